@@ -1,1 +1,45 @@
-::pgrx::pg_module_magic!();
+//! citus_fleet: finds, checks, registers and follows the workers of a Citus cluster.
+//!
+//! observe → decide → apply: `observe` looks and changes nothing, `decide` is pure, `apply` alone
+//! writes Citus's metadata, `worker` runs the three in a loop, `sql_api` is what SQL sees of it.
+
+mod apply;
+mod decide;
+mod error;
+mod observe;
+mod settings;
+mod sql_api;
+mod worker;
+
+use pgrx::prelude::*;
+
+pgrx::pg_module_magic!(name, version);
+
+extension_sql_file!("../sql/tables.sql", name = "tables", requires = [sql_api::fleet]);
+extension_sql_file!("../sql/views.sql", name = "views", requires = ["tables", sql_api::fleet::snapshot]);
+extension_sql_file!("../sql/comments.sql", name = "comments", requires = ["views"]);
+extension_sql_file!("../sql/grants.sql", name = "grants", finalize);
+
+/// Called by the server when it loads the library: by the postmaster where the library is in
+/// `shared_preload_libraries`, which gives it shared memory and the controller; else by a session,
+/// as on a worker on which Citus creates the extension, where only the settings are defined.
+#[pg_guard]
+pub extern "C-unwind" fn _PG_init() {
+    settings::define();
+    // SAFETY: a flag of the server that only the server sets.
+    if unsafe { pg_sys::process_shared_preload_libraries_in_progress } {
+        worker::board::reserve();
+        worker::register::controller();
+    }
+}
+
+#[cfg(test)]
+pub mod pg_test {
+    //! What pgrx's test framework needs to know to start a server with the extension in it.
+
+    pub fn setup(_options: Vec<&str>) {}
+
+    pub fn postgresql_conf_options() -> Vec<&'static str> {
+        vec!["shared_preload_libraries = 'citus_fleet'"]
+    }
+}

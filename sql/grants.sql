@@ -1,0 +1,10 @@
+-- Nothing for PUBLIC; pg_monitor may look; changes are for superusers, which the functions check too.
+
+REVOKE ALL ON SCHEMA fleet FROM PUBLIC;
+REVOKE ALL ON ALL TABLES IN SCHEMA fleet FROM PUBLIC;
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA fleet FROM PUBLIC;
+REVOKE ALL ON FUNCTION pg_catalog.citus_autoregister(boolean) FROM PUBLIC;
+
+GRANT USAGE ON SCHEMA fleet TO pg_monitor;
+GRANT SELECT ON fleet.workers, fleet.events, fleet.control TO pg_monitor;
+GRANT EXECUTE ON FUNCTION fleet.snapshot(), fleet.status(), fleet.doctor() TO pg_monitor;

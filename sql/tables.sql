@@ -1,0 +1,25 @@
+-- What has to outlive the controller. Sessions read; the controller and fleet.pause() write.
+
+CREATE TABLE fleet.events (
+  at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+  nodename text NOT NULL,
+  nodeport integer NOT NULL,
+  nodeid integer,
+  event text NOT NULL,
+  detail jsonb NOT NULL DEFAULT '{}'
+);
+
+-- The newest event of each worker, which the controller reads when it starts.
+CREATE INDEX events_worker_idx ON fleet.events (nodename, nodeport, at DESC);
+CREATE INDEX events_at_idx ON fleet.events (at);
+
+CREATE TABLE fleet.control (
+  singleton boolean NOT NULL DEFAULT true,
+  paused boolean NOT NULL DEFAULT false,
+  changed_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+  changed_by name NOT NULL DEFAULT SESSION_USER,
+  CONSTRAINT control_pkey PRIMARY KEY (singleton),
+  CONSTRAINT control_has_one_row CHECK (singleton)
+);
+
+INSERT INTO fleet.control DEFAULT VALUES;

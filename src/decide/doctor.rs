@@ -1,0 +1,345 @@
+//! Owns the checks of `fleet.doctor()`: configuration in, findings out.
+//! Must not read a setting or a catalog; `sql_api::doctor` collects them.
+
+/// What the checks look at.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    pub shared_preload_libraries: String,
+    pub library_version: String,
+    /// Why there is no controller for this database, if there is none.
+    pub controller: Option<String>,
+    pub citus: Option<CitusFacts>,
+    pub listen_addresses: String,
+    pub ssl: bool,
+    pub wal_level: String,
+    pub max_prepared_transactions: i64,
+    /// (extension, installed version, version that its package would install).
+    pub extensions: Vec<(String, String, String)>,
+    pub sources: String,
+    pub allows_every_network: bool,
+    /// (worker, citus version, vector version) of workers that answer.
+    pub workers: Vec<(String, Option<String>, Option<String>)>,
+    /// What DNS fails at, in words.
+    pub dns: Vec<String>,
+    pub unresolved_sources: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct CitusFacts {
+    /// The coordinator's own row in `pg_dist_node`.
+    pub own_host: Option<String>,
+    pub coordinator_host_setting: String,
+    pub local_hostname: String,
+    pub node_conninfo: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    Ok,
+    Warning,
+    Error,
+}
+
+impl Status {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Warning => "warning",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// One row of `fleet.doctor()`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    pub check: &'static str,
+    pub status: Status,
+    pub finding: String,
+    pub remedy: Option<String>,
+}
+
+fn ok(check: &'static str, finding: impl Into<String>) -> Finding {
+    Finding { check, status: Status::Ok, finding: finding.into(), remedy: None }
+}
+
+fn warning(check: &'static str, finding: impl Into<String>, remedy: impl Into<String>) -> Finding {
+    Finding { check, status: Status::Warning, finding: finding.into(), remedy: Some(remedy.into()) }
+}
+
+fn error(check: &'static str, finding: impl Into<String>, remedy: impl Into<String>) -> Finding {
+    Finding { check, status: Status::Error, finding: finding.into(), remedy: Some(remedy.into()) }
+}
+
+/// Runs every check; one that has nothing to complain of says so too.
+pub fn examine(facts: &Facts) -> Vec<Finding> {
+    let mut findings = vec![preload(facts), controller(facts)];
+    match &facts.citus {
+        Some(citus) => {
+            findings.extend([coordinator_host(citus), local_hostname(citus, facts), sslmode(citus, facts)]);
+        }
+        None => findings.push(warning(
+            "citus",
+            "Citus is not installed in this database: workers are found and probed, not registered",
+            "CREATE EXTENSION citus;",
+        )),
+    }
+    findings.extend([prepared_transactions(facts), wal_level(facts), networks(facts)]);
+    findings.extend(versions(facts));
+    findings.extend(worker_versions(facts));
+    findings.extend(sources(facts));
+    findings
+}
+
+fn preload(facts: &Facts) -> Finding {
+    const CHECK: &str = "shared_preload_libraries";
+    let remedy = "Set shared_preload_libraries = 'citus,citus_fleet' (others after them) and restart the server.";
+    let libraries: Vec<&str> = facts.shared_preload_libraries.split(',').map(|l| l.trim().trim_matches('"')).collect();
+    let position = |name| libraries.iter().position(|library| *library == name);
+    match (position("citus"), position("citus_fleet")) {
+        (_, None) => error(CHECK, "citus_fleet is not preloaded", remedy),
+        (None, Some(_)) if facts.citus.is_some() => error(CHECK, "citus is not preloaded", remedy),
+        (Some(citus), Some(_)) if citus > 0 => error(CHECK, "citus is not the first of the libraries", remedy),
+        _ => ok(CHECK, facts.shared_preload_libraries.clone()),
+    }
+}
+
+fn controller(facts: &Facts) -> Finding {
+    match &facts.controller {
+        None => ok("controller", "it is running"),
+        Some(why) => error(
+            "controller",
+            why.clone(),
+            "See the server log, citus_fleet.database and max_worker_processes.",
+        ),
+    }
+}
+
+fn coordinator_host(citus: &CitusFacts) -> Finding {
+    const CHECK: &str = "coordinator_host";
+    let remedy = "SELECT citus_set_coordinator_host('<name of this host>'); or set citus_fleet.coordinator_host.";
+    match citus.own_host.as_deref() {
+        _ if !citus.coordinator_host_setting.is_empty() => {
+            ok(CHECK, format!("kept at {} by citus_fleet.coordinator_host", citus.coordinator_host_setting))
+        }
+        None => warning(CHECK, "pg_dist_node has no row for the coordinator", remedy),
+        Some("localhost") => error(CHECK, "the coordinator is registered as localhost, where workers cannot reach it", remedy),
+        Some(host) => ok(CHECK, format!("registered as {host}")),
+    }
+}
+
+/// Citus connects to its own server for rebalancing and for some DDL, at `citus.local_hostname`.
+fn local_hostname(citus: &CitusFacts, facts: &Facts) -> Finding {
+    const CHECK: &str = "citus.local_hostname";
+    let listens = facts.listen_addresses.split(',').map(str::trim).any(|address| {
+        ["*", "0.0.0.0", "::", "localhost", "127.0.0.1", "::1"].contains(&address)
+    });
+    if citus.local_hostname == "localhost" && !listens {
+        return error(
+            CHECK,
+            format!("it is localhost, where this server does not listen ({})", facts.listen_addresses),
+            "Set citus.local_hostname to an address of listen_addresses, or to the socket directory.",
+        );
+    }
+    ok(CHECK, citus.local_hostname.clone())
+}
+
+fn sslmode(citus: &CitusFacts, facts: &Facts) -> Finding {
+    const CHECK: &str = "sslmode";
+    let mode = citus
+        .node_conninfo
+        .split_whitespace()
+        .find_map(|pair| pair.strip_prefix("sslmode="))
+        .unwrap_or("prefer")
+        .trim_matches('\'')
+        .to_owned();
+    match mode.as_str() {
+        "verify-full" => ok(CHECK, "verify-full"),
+        "disable" | "allow" | "prefer" => warning(
+            CHECK,
+            format!("citus.node_conninfo has sslmode={mode}: traffic between nodes may go unencrypted"),
+            "Use sslmode=verify-full with sslrootcert, and certificates that carry the nodes' names.",
+        ),
+        _ if !facts.ssl => error(
+            CHECK,
+            format!("citus.node_conninfo has sslmode={mode}, but ssl is off on this server"),
+            "Set ssl = on with a certificate on every node.",
+        ),
+        _ => warning(
+            CHECK,
+            format!("sslmode={mode} encrypts, but does not prove who answers at an address"),
+            "Use sslmode=verify-full with sslrootcert, and certificates that carry the nodes' names.",
+        ),
+    }
+}
+
+fn prepared_transactions(facts: &Facts) -> Finding {
+    const CHECK: &str = "max_prepared_transactions";
+    match facts.max_prepared_transactions {
+        0 => error(CHECK, "it is 0, so Citus cannot commit across nodes", "Set it to at least max_connections and restart."),
+        count => ok(CHECK, count.to_string()),
+    }
+}
+
+fn wal_level(facts: &Facts) -> Finding {
+    const CHECK: &str = "wal_level";
+    match facts.wal_level.as_str() {
+        "logical" => ok(CHECK, "logical"),
+        level => warning(
+            CHECK,
+            format!("it is {level}: shards cannot be moved without blocking writes"),
+            "Set wal_level = logical on every node and restart.",
+        ),
+    }
+}
+
+fn networks(facts: &Facts) -> Finding {
+    const CHECK: &str = "citus_fleet.allowed_networks";
+    if facts.allows_every_network {
+        return warning(
+            CHECK,
+            "every address is allowed: whoever controls DNS can have a server of theirs registered",
+            "List the networks that workers live in.",
+        );
+    }
+    ok(CHECK, "limited")
+}
+
+fn versions(facts: &Facts) -> Vec<Finding> {
+    facts
+        .extensions
+        .iter()
+        .map(|(name, installed, packaged)| {
+            let check = "extension version";
+            if name == "citus_fleet" && *installed != facts.library_version {
+                return error(
+                    check,
+                    format!("citus_fleet {installed} is installed, but the library is {}", facts.library_version),
+                    "ALTER EXTENSION citus_fleet UPDATE; restart the server first if the package is newer than the library.",
+                );
+            }
+            if installed != packaged {
+                return warning(
+                    check,
+                    format!("{name} {installed} is installed; the package has {packaged}"),
+                    format!("ALTER EXTENSION {name} UPDATE; on every node"),
+                );
+            }
+            ok(check, format!("{name} {installed}"))
+        })
+        .collect()
+}
+
+fn worker_versions(facts: &Facts) -> Vec<Finding> {
+    let ours = |name: &str| facts.extensions.iter().find(|(n, ..)| n == name).map(|(_, version, _)| version);
+    facts
+        .workers
+        .iter()
+        .flat_map(|(worker, citus, vector)| {
+            [("citus", citus), ("vector", vector)].into_iter().filter_map(move |(name, theirs)| {
+                let ours = ours(name)?;
+                (theirs.as_ref() != Some(ours)).then(|| {
+                    let theirs = theirs.as_deref().unwrap_or("no");
+                    error(
+                        "version skew",
+                        format!("{worker} has {theirs} {name}, the coordinator has {ours}"),
+                        format!("ALTER EXTENSION {name} UPDATE TO '{ours}'; on that worker"),
+                    )
+                })
+            })
+        })
+        .collect()
+}
+
+fn sources(facts: &Facts) -> Vec<Finding> {
+    const CHECK: &str = "citus_fleet.workers";
+    if facts.sources.is_empty() {
+        return vec![warning(CHECK, "there is no source, so no worker is found", "ALTER SYSTEM SET citus_fleet.workers = '<name>';")];
+    }
+    let failing = facts.dns.iter().map(|complaint| {
+        error(CHECK, complaint.clone(), "Check the name server; what the source gave before stays in force.")
+    });
+    let empty = facts.unresolved_sources.iter().map(|source| {
+        warning(CHECK, format!("source {source} does not resolve to anything"), "Check the name, or start a worker that has it.")
+    });
+    let findings: Vec<Finding> = failing.chain(empty).collect();
+    if findings.is_empty() { vec![ok(CHECK, facts.sources.clone())] } else { findings }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn healthy() -> Facts {
+        Facts {
+            shared_preload_libraries: "citus, citus_fleet".into(),
+            library_version: "0.1.0".into(),
+            citus: Some(CitusFacts {
+                own_host: Some("10.0.0.1".into()),
+                local_hostname: "localhost".into(),
+                node_conninfo: "sslmode=verify-full".into(),
+                ..CitusFacts::default()
+            }),
+            listen_addresses: "*".into(),
+            ssl: true,
+            wal_level: "logical".into(),
+            max_prepared_transactions: 200,
+            extensions: vec![("citus".into(), "13.2-1".into(), "13.2-1".into())],
+            sources: "worker".into(),
+            workers: vec![("w1".into(), Some("13.2-1".into()), None)],
+            ..Facts::default()
+        }
+    }
+
+    fn worst(facts: &Facts, check: &str) -> Status {
+        examine(facts)
+            .into_iter()
+            .filter(|finding| finding.check == check)
+            .map(|finding| finding.status)
+            .max_by_key(|status| *status as u8)
+            .unwrap()
+    }
+
+    #[test]
+    fn a_healthy_node_has_nothing_but_ok() {
+        let complaints: Vec<_> = examine(&healthy()).into_iter().filter(|f| f.status != Status::Ok).collect();
+        assert_eq!(complaints, vec![]);
+    }
+
+    #[test]
+    fn every_check_can_fail() {
+        type Change = fn(&mut Facts);
+        let cases: [(&str, Status, Change); 17] = [
+            ("shared_preload_libraries", Status::Error, |f| f.shared_preload_libraries = "citus".into()),
+            ("shared_preload_libraries", Status::Error, |f| f.shared_preload_libraries = "citus_fleet,citus".into()),
+            ("shared_preload_libraries", Status::Error, |f| f.shared_preload_libraries = "citus_fleet".into()),
+            ("controller", Status::Error, |f| f.controller = Some("no".into())),
+            ("citus", Status::Warning, |f| f.citus = None),
+            ("coordinator_host", Status::Error, |f| f.citus.as_mut().unwrap().own_host = Some("localhost".into())),
+            ("coordinator_host", Status::Warning, |f| f.citus.as_mut().unwrap().own_host = None),
+            ("citus.local_hostname", Status::Error, |f| f.listen_addresses = "10.0.0.1".into()),
+            ("sslmode", Status::Warning, |f| f.citus.as_mut().unwrap().node_conninfo = "sslmode=require".into()),
+            ("sslmode", Status::Warning, |f| f.citus.as_mut().unwrap().node_conninfo = String::new()),
+            ("max_prepared_transactions", Status::Error, |f| f.max_prepared_transactions = 0),
+            ("wal_level", Status::Warning, |f| f.wal_level = "replica".into()),
+            ("citus_fleet.allowed_networks", Status::Warning, |f| f.allows_every_network = true),
+            ("extension version", Status::Warning, |f| f.extensions[0].2 = "14".into()),
+            ("version skew", Status::Error, |f| f.workers[0].1 = Some("13.1-1".into())),
+            ("citus_fleet.workers", Status::Error, |f| f.dns.push("SERVFAIL".into())),
+            ("citus_fleet.workers", Status::Warning, |f| f.unresolved_sources.push("worker".into())),
+        ];
+        for (check, status, change) in cases {
+            let mut facts = healthy();
+            change(&mut facts);
+            assert_eq!(worst(&facts, check), status, "{check}");
+        }
+    }
+
+    #[test]
+    fn a_required_certificate_needs_ssl_here() {
+        let mut facts = healthy();
+        facts.ssl = false;
+        facts.citus.as_mut().unwrap().node_conninfo = "sslmode=require".into();
+        assert_eq!(worst(&facts, "sslmode"), Status::Error);
+    }
+}

@@ -1,0 +1,323 @@
+//! Owns the plan: what every candidate and every registered worker is, and what is to be changed.
+//! Must not act, and must not plan anything that a later observation could not plan again.
+
+#[cfg(test)]
+mod tests;
+
+use super::model::{
+    Action, Candidate, Change, Coordinator, Hold, Observation, Plan, Probe, Server, State, Worker,
+};
+use super::policy::Policy;
+use super::preflight::preflight;
+use super::registered::{Registered, is_same, quoted};
+use super::verdict::Verdict;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+/// An answer older than this is asked for again before it is acted upon.
+const FRESH: Duration = Duration::from_secs(10);
+
+/// What everything observed means, and what is to be done about it.
+pub fn plan(seen: &Observation<'_>, policy: &Policy) -> Plan {
+    let registered: Vec<Registered> = seen
+        .coordinator
+        .worker_rows()
+        .map(|row| Registered::judge(row, seen, policy))
+        .collect();
+    let mut planner = Planner {
+        seen,
+        policy,
+        registered: &registered,
+        obstacle: obstacle(seen.coordinator, policy, &registered),
+        taken: BTreeSet::new(),
+        plan: Plan::default(),
+    };
+    planner.coordinator_host();
+    planner.registered_workers();
+    for candidate in seen.candidates {
+        planner.candidate(candidate);
+    }
+    planner.plan
+}
+
+/// Why an endpoint may not even be connected to.
+pub fn barred(candidate: &Candidate, coordinator: &Coordinator, policy: &Policy) -> Option<Verdict> {
+    if let Some(name) = candidate.given.as_ref().filter(|name| !policy.names.allows(name)) {
+        return Some(Verdict::refused(
+            format!("the name {name} is outside citus_fleet.allowed_names"),
+            "Add the suffix to citus_fleet.allowed_names, or take the source out.",
+        ));
+    }
+    let reason = policy
+        .networks
+        .refusal(candidate.endpoint.ip(), is_on_loopback(coordinator, policy))?;
+    Some(Verdict::refused(
+        reason,
+        "Correct the source, or add the network to citus_fleet.allowed_networks.",
+    ))
+}
+
+fn is_on_loopback(coordinator: &Coordinator, policy: &Policy) -> bool {
+    let is_loopback = |name: &str| {
+        name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    };
+    coordinator.own_row().is_some_and(|row| is_loopback(&row.nodename))
+        || policy.coordinator_host.as_ref().is_some_and(|(host, _)| is_loopback(host))
+}
+
+/// What keeps Citus from adding any node at the moment.
+fn obstacle(
+    coordinator: &Coordinator,
+    policy: &Policy,
+    registered: &[Registered<'_>],
+) -> Option<Verdict> {
+    if coordinator.citus.is_none() {
+        return Some(Verdict::ready(
+            "Citus is not installed on this coordinator",
+            "Run CREATE EXTENSION citus; citus belongs into shared_preload_libraries before citus_fleet.",
+        ));
+    }
+    let is_localhost = coordinator.own_row().is_some_and(|row| row.nodename == "localhost");
+    if is_localhost && policy.coordinator_host.is_none() {
+        return Some(Verdict::ready(
+            "the coordinator is registered as localhost, where workers cannot reach it",
+            "SELECT citus_set_coordinator_host('<name of this host>'); or set citus_fleet.coordinator_host.",
+        ));
+    }
+    let culprit = registered.iter().find_map(Registered::blocks_adding)?;
+    Some(Verdict::ready(
+        format!("Citus can add no node while {culprit}"),
+        "Bring that worker back, or disable it with citus_disable_node; this one follows by itself.",
+    ))
+}
+
+struct Planner<'a> {
+    seen: &'a Observation<'a>,
+    policy: &'a Policy,
+    registered: &'a [Registered<'a>],
+    obstacle: Option<Verdict>,
+    /// Endpoints that are another one's server, or its own already.
+    taken: BTreeSet<SocketAddr>,
+    plan: Plan,
+}
+
+impl<'a> Planner<'a> {
+    fn coordinator_host(&mut self) {
+        let (Some((name, port)), Some(_)) = (&self.policy.coordinator_host, &self.seen.coordinator.citus)
+        else {
+            return;
+        };
+        let own = self.seen.coordinator.own_row();
+        let is_right = own.is_some_and(|row| row.nodename == *name && row.nodeport == *port);
+        if !is_right && self.seen.hold.is_none() {
+            self.plan.changes.push(Change::SetCoordinatorHost { nodename: name.clone(), nodeport: *port });
+        }
+    }
+
+    fn registered_workers(&mut self) {
+        for known in self.registered {
+            self.taken.extend(&known.endpoints);
+            let source = self.seen.candidates.iter().find(|c| {
+                known.endpoints.contains(&c.endpoint)
+                    || known.server.is_some_and(|(ours, _)| {
+                        self.server(c.endpoint).is_some_and(|(theirs, _)| is_same(ours, theirs))
+                    })
+            });
+            let verdict = known.verdict.clone();
+            self.plan.workers.push(Worker {
+                nodename: known.row.nodename.clone(),
+                nodeport: known.row.nodeport,
+                endpoint: known.endpoints.first().copied(),
+                nodeid: Some(known.row.nodeid),
+                groupid: Some(known.row.groupid),
+                source: source.map(|candidate| candidate.source.clone()),
+                state: verdict.state,
+                action: Action::None,
+                reason: verdict.reason,
+                remedy: verdict.remedy,
+            });
+        }
+    }
+
+    fn candidate(&mut self, candidate: &Candidate) {
+        if self.taken.contains(&candidate.endpoint) {
+            return;
+        }
+        let (verdict, action) = match self.judge(candidate) {
+            Judgement::Alias => return,
+            Judgement::Verdict(verdict) => (verdict, Action::Refuse),
+            Judgement::Undecided(verdict) => (verdict, Action::None),
+            Judgement::Fit(server, probe) => (self.register(candidate, server, probe), Action::Register),
+        };
+        self.plan.workers.push(Worker {
+            nodename: self.nodename(candidate),
+            nodeport: candidate.endpoint.port(),
+            endpoint: Some(candidate.endpoint),
+            nodeid: None,
+            groupid: None,
+            source: Some(candidate.source.clone()),
+            state: verdict.state,
+            action,
+            reason: verdict.reason,
+            remedy: verdict.remedy,
+        });
+    }
+
+    fn judge(&mut self, candidate: &Candidate) -> Judgement<'a> {
+        if let Some(verdict) = barred(candidate, self.seen.coordinator, self.policy) {
+            return Judgement::Verdict(verdict);
+        }
+        let Some(probe) = self.seen.probes.get(&candidate.endpoint) else {
+            return Judgement::Undecided(Verdict::without_remedy(
+                State::Discovered,
+                "it has not answered yet",
+            ));
+        };
+        let server = match &probe.result {
+            Ok(server) => server,
+            Err(failure) => return Judgement::Undecided(Verdict::unreachable(failure)),
+        };
+        if server.system_identifier != self.seen.coordinator.system_identifier && !server.in_recovery {
+            if let Some(judgement) = self.same_identity(candidate, server, probe) {
+                return judgement;
+            }
+        }
+        match preflight(server, self.seen.coordinator) {
+            Some(verdict) => Judgement::Verdict(verdict),
+            None => Judgement::Fit(server, probe),
+        }
+    }
+
+    /// Compares a candidate with every worker and every other candidate of the same system identifier.
+    fn same_identity(
+        &mut self,
+        candidate: &Candidate,
+        server: &'a Server,
+        probe: &'a Probe,
+    ) -> Option<Judgement<'a>> {
+        let workers = self.registered.iter().filter_map(|known| {
+            let (server, probe) = known.server?;
+            Some((known.endpoints.first().copied()?, server, probe))
+        });
+        let others = self.seen.candidates.iter().filter_map(|other| {
+            let barred = barred(other, self.seen.coordinator, self.policy).is_some();
+            let (server, probe) = self.server(other.endpoint).filter(|_| !barred)?;
+            Some((other.endpoint, server, probe))
+        });
+        let namesakes: Vec<_> = workers
+            .chain(others)
+            .filter(|(endpoint, other, _)| {
+                *endpoint != candidate.endpoint
+                    && other.system_identifier == server.system_identifier
+                    && !other.in_recovery
+            })
+            .collect();
+        if let Some((endpoint, _, other)) = namesakes.iter().find(|(_, other, _)| !is_same(server, other)) {
+            // One of the two answers may be from before a restart of the same server.
+            if probe.at.abs_diff(other.at) > FRESH / 5 {
+                self.plan.recheck.extend([candidate.endpoint, *endpoint]);
+                return Some(Judgement::Undecided(Verdict::without_remedy(
+                    State::Discovered,
+                    format!("it is compared with {endpoint}, which has the same system identifier"),
+                )));
+            }
+            return Some(Judgement::Verdict(Verdict::new(
+                State::Conflict,
+                format!(
+                    "{endpoint} is another running server with the same system identifier ({}): one is a copy of the other",
+                    server.system_identifier
+                ),
+                "Stop the copy, or give it a data directory of its own with initdb.",
+            )));
+        }
+        let is_registered = namesakes.iter().any(|(endpoint, ..)| self.taken.contains(endpoint));
+        self.taken.extend(namesakes.iter().map(|(endpoint, ..)| *endpoint));
+        is_registered.then_some(Judgement::Alias)
+    }
+
+    fn server(&self, endpoint: SocketAddr) -> Option<(&'a Server, &'a Probe)> {
+        let probe = self.seen.probes.get(&endpoint)?;
+        Some((probe.result.as_ref().ok()?, probe))
+    }
+
+    /// A server that passed preflight: registers it unless something else stands in the way.
+    fn register(&mut self, candidate: &Candidate, server: &Server, probe: &Probe) -> Verdict {
+        let endpoint = candidate.endpoint;
+        let (nodename, nodeport) = (self.nodename(candidate), endpoint.port());
+        if let Some(row) = self
+            .seen
+            .coordinator
+            .nodes()
+            .iter()
+            .find(|row| row.nodename == nodename && row.nodeport == nodeport)
+        {
+            return Verdict::new(
+                State::Conflict,
+                format!("pg_dist_node has {nodename}:{nodeport} already, as node {} with another server", row.nodeid),
+                format!("SELECT * FROM pg_dist_node WHERE nodename = {} AND nodeport = {nodeport};", quoted(&nodename)),
+            );
+        }
+        if let Some(obstacle) = &self.obstacle {
+            return obstacle.clone();
+        }
+        match self.seen.hold {
+            Some(Hold::Paused) => {
+                return Verdict::ready("the fleet is paused", "SELECT fleet.resume();");
+            }
+            Some(Hold::Disabled) => {
+                return Verdict::ready(
+                    "citus_fleet.enabled is off",
+                    "SELECT citus_autoregister(); or set citus_fleet.enabled to on.",
+                );
+            }
+            None => {}
+        }
+        if let Some(failure) = self.seen.failures.get(&endpoint) {
+            if failure.retry_at > self.seen.now.monotonic {
+                return Verdict::without_remedy(
+                    State::Ready,
+                    format!("attempt {} failed and is repeated: {}", failure.attempts, failure.reason),
+                );
+            }
+        }
+        if self.seen.now.monotonic.saturating_sub(probe.at) > FRESH {
+            self.plan.recheck.push(endpoint);
+            return Verdict::without_remedy(State::Ready, "it is checked once more");
+        }
+        debug_assert!(!server.in_recovery);
+        self.plan.changes.push(Change::Register { nodename, nodeport, endpoint });
+        Verdict::without_remedy(State::Ready, "it is being registered")
+    }
+
+    /// The name Citus is to know a candidate by: one that leads to this server and to no other, for
+    /// the resolver that Citus uses; else its address.
+    fn nodename(&self, candidate: &Candidate) -> String {
+        let endpoint = candidate.endpoint;
+        let here = self.server(endpoint);
+        let leads_here = |address: &IpAddr| {
+            *address == endpoint.ip()
+                || match (here, self.server(SocketAddr::new(*address, endpoint.port()))) {
+                    (Some((here, _)), Some((there, _))) => is_same(here, there),
+                    _ => false,
+                }
+        };
+        self.seen
+            .probes
+            .get(&endpoint)
+            .and_then(|probe| probe.naming.as_ref())
+            .filter(|naming| self.policy.names.allows(&naming.name))
+            .filter(|naming| naming.addresses.iter().all(leads_here))
+            .map_or_else(|| endpoint.ip().to_string(), |naming| naming.name.to_string())
+    }
+}
+
+enum Judgement<'a> {
+    /// It is a server that is listed already.
+    Alias,
+    /// It may not become a worker.
+    Verdict(Verdict),
+    /// Not enough is known.
+    Undecided(Verdict),
+    Fit(&'a Server, &'a Probe),
+}

@@ -1,0 +1,285 @@
+//! Owns the words of the fleet as plain data: what was observed, and what is to be done about it.
+//! Must not decide anything.
+
+use super::names::HostName;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+/// A moment, on the clock that never jumps (for decisions) and on the wall (for people).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Now {
+    /// Time since the controller started.
+    pub monotonic: Duration,
+    /// Microseconds since 1970-01-01 UTC.
+    pub wall_us: i64,
+}
+
+/// Why a connection to a server did not get as far as a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProbeFailureKind {
+    Unresolvable,
+    NoRoute,
+    Refused,
+    Timeout,
+    Tls,
+    WrongPassword,
+    NotPermitted,
+    DatabaseMissing,
+    StartingUp,
+    TooManyConnections,
+    /// The answer was not PostgreSQL's, was too large, or broke off.
+    Protocol,
+    Other,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProbeFailure {
+    pub kind: ProbeFailureKind,
+    /// The server's or libpq's own words, in one line.
+    pub message: String,
+}
+
+/// Installed and installable versions of one extension on one server.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct ExtensionState {
+    pub installed: Option<String>,
+    /// Whether the version that the coordinator has could be created there.
+    #[serde(default)]
+    pub available: bool,
+}
+
+/// What a server says of itself: the identity and the facts that preflight needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// `pg_control_system()`: shared by a primary and its standbys, and by clones.
+    pub system_identifier: i64,
+    /// When its postmaster started, in microseconds since 1970: tells one server under two
+    /// addresses from two servers that share a system identifier.
+    pub started_us: i64,
+    pub in_recovery: bool,
+    /// As `server_version_num`: 170011.
+    pub version_num: u32,
+    pub max_prepared_transactions: u32,
+    pub citus: ExtensionState,
+    pub vector: ExtensionState,
+    pub fleet: ExtensionState,
+    /// Relations that carry the name of one of the coordinator's distributed tables.
+    pub clashing_relations: Vec<String>,
+    /// Present where Citus is installed.
+    pub membership: Option<Membership>,
+}
+
+/// What a server knows of the Citus cluster it is in.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Membership {
+    /// `pg_dist_local_group`: 0 on a coordinator and on a server that never was in a cluster.
+    pub group_id: i32,
+    /// Citus's own identity of a data directory's cluster; absent before Citus 9.
+    pub server_id: Option<String>,
+    /// Rows of `pg_dist_node`.
+    pub nodes: u64,
+    /// Rows of `pg_dist_partition`.
+    pub distributed_tables: u64,
+}
+
+pub type ProbeResult = Result<Server, ProbeFailure>;
+
+/// The newest answer of an endpoint.
+#[derive(Clone, Debug)]
+pub struct Probe {
+    /// When the answer was complete, on the monotonic clock.
+    pub at: Duration,
+    pub round_trip: Duration,
+    pub result: ProbeResult,
+    /// Since when it has failed without a success in between.
+    pub failing_since: Option<Duration>,
+    /// When it last succeeded, on the wall clock.
+    pub last_seen_us: Option<i64>,
+    /// The name to register the endpoint under; none where it is to be known by its address.
+    pub naming: Option<Naming>,
+    /// When its name was last asked for, on the monotonic clock.
+    pub named_at: Option<Duration>,
+}
+
+/// A name that Citus could reach an endpoint by, and all that the system's resolver gives for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Naming {
+    pub name: HostName,
+    pub addresses: Vec<IpAddr>,
+}
+
+/// An endpoint that a source yields.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    pub endpoint: SocketAddr,
+    /// The name that the source gave for it; none where it gave an address.
+    pub given: Option<HostName>,
+    /// The source as the operator wrote it.
+    pub source: String,
+}
+
+/// A row of `pg_dist_node`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct NodeRow {
+    pub nodeid: i32,
+    pub groupid: i32,
+    pub nodename: String,
+    pub nodeport: u16,
+    pub isactive: bool,
+    pub hasmetadata: bool,
+    pub metadatasynced: bool,
+    /// `noderole`: false for secondaries and for clones.
+    pub is_primary: bool,
+}
+
+/// What the coordinator knows of itself, read from its catalogs.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Coordinator {
+    pub system_identifier: i64,
+    pub version_num: u32,
+    pub vector_version: Option<String>,
+    pub fleet_version: String,
+    /// Present where Citus is installed in the controller's database.
+    pub citus: Option<CitusFacts>,
+    /// `fleet.pause()` was called.
+    pub paused: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct CitusFacts {
+    pub version: String,
+    pub group_id: i32,
+    pub nodes: Vec<NodeRow>,
+    /// Qualified names of the distributed tables, which a new worker may not have relations of.
+    pub distributed_tables: Vec<String>,
+}
+
+impl Coordinator {
+    /// Every row of `pg_dist_node`; none without Citus.
+    pub fn nodes(&self) -> &[NodeRow] {
+        self.citus.as_ref().map_or(&[], |citus| &citus.nodes)
+    }
+
+    /// The coordinator's own row of `pg_dist_node`.
+    pub fn own_row(&self) -> Option<&NodeRow> {
+        self.nodes().iter().find(|node| node.groupid == 0 && node.is_primary)
+    }
+
+    /// The primaries of all other groups.
+    pub fn worker_rows(&self) -> impl Iterator<Item = &NodeRow> {
+        self.nodes().iter().filter(|node| node.groupid != 0 && node.is_primary)
+    }
+}
+
+/// Why changes are withheld from a worker that could be registered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hold {
+    Paused,
+    /// `citus_fleet.enabled = off`.
+    Disabled,
+}
+
+/// Everything a plan is made from.
+#[derive(Debug)]
+pub struct Observation<'a> {
+    pub now: Now,
+    pub coordinator: &'a Coordinator,
+    pub candidates: &'a [Candidate],
+    /// Where the names of registered workers lead, by nodeid.
+    pub node_addresses: &'a BTreeMap<i32, Vec<IpAddr>>,
+    pub probes: &'a BTreeMap<SocketAddr, Probe>,
+    /// Workers that no source has named, and since when (monotonic), by nodeid.
+    pub unnamed_since: &'a BTreeMap<i32, Duration>,
+    /// Registrations that failed, by endpoint.
+    pub failures: &'a BTreeMap<SocketAddr, ChangeFailure>,
+    pub hold: Option<Hold>,
+}
+
+/// A change that Citus did not accept, and when it may be tried again.
+#[derive(Clone, Debug)]
+pub struct ChangeFailure {
+    pub reason: String,
+    pub attempts: u32,
+    pub retry_at: Duration,
+}
+
+/// What the plan wants done, each a call of one Citus function.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    SetCoordinatorHost { nodename: String, nodeport: u16 },
+    Register { nodename: String, nodeport: u16, endpoint: SocketAddr },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    Discovered,
+    Unreachable,
+    Refused,
+    Standby,
+    Ready,
+    Active,
+    Inactive,
+    Absent,
+    Conflict,
+    Blank,
+}
+
+impl State {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Discovered => "discovered",
+            Self::Unreachable => "unreachable",
+            Self::Refused => "refused",
+            Self::Standby => "standby",
+            Self::Ready => "ready",
+            Self::Active => "active",
+            Self::Inactive => "inactive",
+            Self::Absent => "absent",
+            Self::Conflict => "conflict",
+            Self::Blank => "blank",
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What the plan wants with a worker, as `citus_autoregister()` shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    Register,
+    Refuse,
+    None,
+}
+
+/// A worker as an operator sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Worker {
+    pub nodename: String,
+    pub nodeport: u16,
+    pub endpoint: Option<SocketAddr>,
+    pub nodeid: Option<i32>,
+    pub groupid: Option<i32>,
+    pub source: Option<String>,
+    pub state: State,
+    pub action: Action,
+    pub reason: Option<String>,
+    pub remedy: Option<String>,
+}
+
+/// The outcome of `membership::plan`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    pub changes: Vec<Change>,
+    pub workers: Vec<Worker>,
+    /// Endpoints whose newest answer is too old to act on.
+    pub recheck: Vec<SocketAddr>,
+}

@@ -1,0 +1,159 @@
+//! Owns the judgement of a worker that `pg_dist_node` has: is the server there still what the
+//! row says, and does it keep Citus from adding others?
+//! Must not look at candidates; `membership` brings the two together.
+
+use super::model::{NodeRow, Observation, Probe, ProbeFailure, ProbeFailureKind, Server, State};
+use super::policy::Policy;
+use super::verdict::Verdict;
+use std::net::SocketAddr;
+
+/// A row of `pg_dist_node` with what is known of the server there.
+#[derive(Debug)]
+pub struct Registered<'a> {
+    pub row: &'a NodeRow,
+    /// Where its name leads.
+    pub endpoints: Vec<SocketAddr>,
+    pub server: Option<(&'a Server, &'a Probe)>,
+    pub verdict: Verdict,
+}
+
+impl<'a> Registered<'a> {
+    pub fn judge(row: &'a NodeRow, seen: &Observation<'a>, policy: &Policy) -> Self {
+        let addresses = seen.node_addresses.get(&row.nodeid);
+        let endpoints: Vec<SocketAddr> = addresses
+            .into_iter()
+            .flatten()
+            .map(|address| SocketAddr::new(*address, row.nodeport))
+            .collect();
+        let probes: Vec<&Probe> = endpoints.iter().filter_map(|e| seen.probes.get(e)).collect();
+        let servers: Vec<(&Server, &Probe)> = probes
+            .iter()
+            .filter_map(|probe| Some((probe.result.as_ref().ok()?, *probe)))
+            .collect();
+        let unresolvable = addresses.is_some_and(Vec::is_empty);
+        let verdict = if !row.isactive {
+            Verdict::new(
+                State::Inactive,
+                "it is disabled in pg_dist_node (isactive = false)",
+                format!("SELECT citus_activate_node({}, {});", quoted(&row.nodename), row.nodeport),
+            )
+        } else if servers.iter().any(|(server, _)| !is_same(server, servers[0].0)) {
+            Verdict::new(
+                State::Conflict,
+                format!("its name leads to {} servers: {}", endpoints.len(), list(&endpoints)),
+                format!(
+                    "Give the worker a name or an address of its own: SELECT citus_update_node({}, '<name>', {});",
+                    row.nodeid, row.nodeport
+                ),
+            )
+        } else if let Some((server, _)) = servers.first() {
+            answering(row, server)
+        } else {
+            silent(row, &probes, unresolvable, seen, policy)
+        };
+        Self { row, server: servers.first().copied(), endpoints, verdict }
+    }
+
+    /// Why Citus could not add a node while this one is as it is: an add sends the new row to every
+    /// node that has metadata, and fails when one of them cannot take it.
+    pub fn blocks_adding(&self) -> Option<String> {
+        if !self.row.isactive || !self.row.hasmetadata {
+            return None;
+        }
+        let name = format!("{}:{}", self.row.nodename, self.row.nodeport);
+        if !self.row.metadatasynced {
+            return Some(format!("the metadata of {name} is out of sync"));
+        }
+        (self.verdict.state != State::Active).then(|| format!("{name} is {}", self.verdict.state))
+    }
+}
+
+/// Whether two answers came from one server: clones and standbys share the system identifier, but
+/// not the microsecond at which their postmaster started.
+pub fn is_same(a: &Server, b: &Server) -> bool {
+    a.system_identifier == b.system_identifier && a.started_us == b.started_us
+}
+
+fn answering(row: &NodeRow, server: &Server) -> Verdict {
+    let Some(membership) = &server.membership else {
+        return blank("the extension citus is gone from the server there");
+    };
+    if server.in_recovery {
+        return Verdict::new(
+            State::Standby,
+            "its address leads to a server in recovery",
+            "Promote it, or make the name lead to the primary again.",
+        );
+    }
+    if membership.group_id == 0 && membership.nodes == 0 {
+        return blank("the server there holds no data of this cluster: it has come back empty");
+    }
+    if membership.group_id != row.groupid {
+        return Verdict::new(
+            State::Conflict,
+            format!(
+                "the server there is of group {}, the row says group {}",
+                membership.group_id, row.groupid
+            ),
+            "Find the worker of this group and make the name lead to it.",
+        );
+    }
+    if row.hasmetadata && !row.metadatasynced {
+        return Verdict::without_remedy(
+            State::Active,
+            "its metadata is out of sync; Citus's maintenance daemon tries again by itself",
+        );
+    }
+    Verdict::active()
+}
+
+fn blank(reason: &str) -> Verdict {
+    Verdict::new(
+        State::Blank,
+        reason,
+        "Restore its data directory from a backup or bring its volume back. Do not activate it: that would hide the loss.",
+    )
+}
+
+fn silent(
+    row: &NodeRow,
+    probes: &[&Probe],
+    unresolvable: bool,
+    seen: &Observation<'_>,
+    policy: &Policy,
+) -> Verdict {
+    let verdict = match probes.first().and_then(|probe| probe.result.as_ref().err()) {
+        Some(failure) => Verdict::unreachable(failure),
+        None if unresolvable => Verdict::unreachable(&ProbeFailure {
+            kind: ProbeFailureKind::Unresolvable,
+            message: row.nodename.clone(),
+        }),
+        // Nothing is known yet: Citus's own word stands until the first answer.
+        None => return Verdict::active(),
+    };
+    let unnamed_for = seen
+        .unnamed_since
+        .get(&row.nodeid)
+        .map(|since| seen.now.monotonic.saturating_sub(*since));
+    match unnamed_for {
+        Some(unnamed) if unnamed >= policy.absent_after => Verdict::new(
+            State::Absent,
+            format!(
+                "no source has named it for {} s and it does not answer ({})",
+                unnamed.as_secs(),
+                verdict.reason.unwrap_or_default()
+            ),
+            "Bring it back, or remove it for good after moving its shards away.",
+        ),
+        _ => verdict,
+    }
+}
+
+fn list(endpoints: &[SocketAddr]) -> String {
+    endpoints.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// An SQL literal of a name that may hold anything: Citus stores host names unchecked.
+pub fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}

@@ -1,0 +1,114 @@
+//! Owns the errors a caller can meet, each with its SQLSTATE and a hint that says what to do.
+//! Must not carry secrets: messages of libpq and of the server pass through `one_line` first.
+
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+use pgrx::spi::SpiError;
+use thiserror::Error;
+
+#[derive(Debug, Error)]
+pub enum Error {
+    #[error("permission denied for {0}")]
+    NotSuperuser(&'static str),
+    #[error("cannot execute {0} during recovery")]
+    InRecovery(&'static str),
+    #[error("citus_fleet is not loaded by the server")]
+    NotPreloaded,
+    #[error("the controller of citus_fleet looks after database {controlled:?}, not this one")]
+    OtherDatabase { controlled: String },
+    #[error("the controller of citus_fleet is not running")]
+    NoController,
+    #[error("the controller of citus_fleet has not answered within {seconds} s")]
+    NoAnswer { seconds: u64 },
+    #[error("the extension citus is not installed in this database")]
+    NoCitus,
+    #[error("this node is a worker of group {group}, not the coordinator")]
+    NotCoordinator { group: i32 },
+    #[error("the controller could not make the pass: {0}")]
+    PassFailed(String),
+    #[error("the fleet is paused")]
+    Paused,
+    /// An ERROR raised inside a transaction of the controller.
+    #[error("{message}")]
+    Raised { sqlstate: PgSqlErrorCode, message: String },
+    #[error("{0}")]
+    Internal(String),
+}
+
+impl Error {
+    fn sqlstate(&self) -> PgSqlErrorCode {
+        match self {
+            Self::NotSuperuser(_) => PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            Self::InRecovery(_) => PgSqlErrorCode::ERRCODE_READ_ONLY_SQL_TRANSACTION,
+            Self::NotPreloaded
+            | Self::OtherDatabase { .. }
+            | Self::NoController
+            | Self::NoCitus
+            | Self::Paused
+            | Self::NotCoordinator { .. } => PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            Self::NoAnswer { .. } => PgSqlErrorCode::ERRCODE_QUERY_CANCELED,
+            Self::PassFailed(_) | Self::Internal(_) => PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+            Self::Raised { sqlstate, .. } => *sqlstate,
+        }
+    }
+
+    fn hint(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::NotSuperuser(_) => "Run the command as a superuser: it changes the cluster's metadata.",
+            Self::InRecovery(_) => "Run it on the primary coordinator; this server takes over when it is promoted.",
+            Self::NotPreloaded => "Set shared_preload_libraries = 'citus,citus_fleet' and restart the server.",
+            Self::OtherDatabase { .. } => "Connect to that database, or set citus_fleet.database and restart the server.",
+            Self::NoController => "It restarts within a second of a crash; if it does not, see the server log and max_worker_processes.",
+            Self::NoAnswer { .. } => "SELECT fleet.status() says what it is doing; the server log says more.",
+            Self::NoCitus => "Run CREATE EXTENSION citus; citus belongs into shared_preload_libraries before citus_fleet.",
+            Self::NotCoordinator { .. } => "Connect to the coordinator: it alone registers workers.",
+            Self::Paused => "SELECT fleet.resume();",
+            Self::PassFailed(_) | Self::Raised { .. } | Self::Internal(_) => return None,
+        })
+    }
+
+    /// Raises the error as PostgreSQL's own.
+    pub fn raise(self) -> ! {
+        let mut report = ErrorReport::new(self.sqlstate(), self.to_string(), "citus_fleet");
+        if let Some(hint) = self.hint() {
+            report = report.set_hint(hint);
+        }
+        report.report(PgLogLevel::ERROR);
+        unreachable!("an ERROR does not return")
+    }
+}
+
+impl From<SpiError> for Error {
+    fn from(error: SpiError) -> Self {
+        Self::Internal(error.to_string())
+    }
+}
+
+impl From<serde_json::Error> for Error {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Internal(format!("unexpected JSON: {error}"))
+    }
+}
+
+/// Foreign text as one line of bounded length, without control characters: fit for a log, a table
+/// and a metric label.
+pub fn one_line(text: &str) -> String {
+    const MOST_CHARS: usize = 300;
+    let words: Vec<&str> = text.split(|c: char| c.is_control() || c == ' ').filter(|w| !w.is_empty()).collect();
+    let line = words.join(" ");
+    match line.char_indices().nth(MOST_CHARS) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::one_line;
+
+    #[test]
+    fn foreign_text_becomes_one_bounded_line() {
+        assert_eq!(one_line("a\n\tb\u{1b}[31m  c\r\n"), "a b [31m c");
+        assert_eq!(one_line(&"é".repeat(1000)).chars().count(), 301);
+    }
+}

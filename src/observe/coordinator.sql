@@ -1,0 +1,11 @@
+-- What the coordinator knows of itself, in one JSON value. The part on Citus is another statement:
+-- its catalogs may not exist.
+SELECT pg_catalog.json_build_object(
+  'system_identifier', (SELECT c.system_identifier FROM pg_catalog.pg_control_system() c),
+  'version_num', pg_catalog.current_setting('server_version_num')::pg_catalog.int4,
+  'vector_version', (SELECT e.extversion FROM pg_catalog.pg_extension e
+                     WHERE e.extname OPERATOR(pg_catalog.=) 'vector'),
+  'fleet_version', (SELECT e.extversion FROM pg_catalog.pg_extension e
+                    WHERE e.extname OPERATOR(pg_catalog.=) 'citus_fleet'),
+  'paused', (SELECT c.paused FROM fleet.control c)
+)::pg_catalog.text

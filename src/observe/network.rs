@@ -1,0 +1,176 @@
+//! Owns the async runtime of the controller: everything that talks to the network runs in here,
+//! outside any transaction, and gives way to a signal at any moment.
+//! Must not call PostgreSQL from inside the runtime, except to see whether a signal has come.
+
+use super::dns::Dns;
+use super::naming;
+use super::probe::{Questions, Target};
+use crate::decide::discovery::{DnsFailure, SourceAnswer};
+use crate::decide::model::{Naming, NodeRow, ProbeResult};
+use crate::decide::names::HostName;
+use crate::decide::policy::NameOrigin;
+use crate::settings::Settings;
+use crate::worker::signals;
+use futures_util::StreamExt;
+use futures_util::future::join_all;
+use futures_util::stream::FuturesUnordered;
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+/// How long a signal may go unnoticed while the network is waited for.
+const HEARTBEAT: Duration = Duration::from_millis(50);
+
+/// What DNS gave in one pass.
+pub struct Names {
+    pub sources: Vec<SourceAnswer>,
+    /// Where the names of registered workers lead; those whose lookup failed are left out.
+    pub nodes: BTreeMap<i32, Vec<IpAddr>>,
+}
+
+/// The answer of one endpoint.
+pub struct Answered {
+    pub endpoint: SocketAddr,
+    pub result: ProbeResult,
+    pub round_trip: Duration,
+    /// The outcome of asking for its name, where that was wanted.
+    pub naming: Option<Option<Naming>>,
+}
+
+/// The runtime, and the probes that have not come back yet.
+pub struct Network {
+    runtime: tokio::runtime::Runtime,
+    underway: FuturesUnordered<Pin<Box<dyn Future<Output = Answered>>>>,
+    asked: BTreeSet<SocketAddr>,
+    answers: Vec<Answered>,
+}
+
+impl Network {
+    pub fn new() -> std::io::Result<Self> {
+        // One thread, this one: PostgreSQL's signal handlers must not run on another.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        Ok(Self { runtime, underway: FuturesUnordered::new(), asked: BTreeSet::new(), answers: Vec::new() })
+    }
+
+    /// Asks all sources, and where the given rows of `pg_dist_node` lead. `None` on a signal.
+    pub fn resolve(&self, settings: &Settings, nodes: &[&NodeRow]) -> Option<Names> {
+        let policy = &settings.policy;
+        let asking = async {
+            // Citus connects by the system's resolver, whatever the sources are asked of.
+            let system = Dns::system(settings.probe_timeout);
+            let own = settings.nameserver.map(|server| Dns::nameserver(server, settings.probe_timeout));
+            let sources = async {
+                match own.as_ref().unwrap_or(&system) {
+                    Ok(dns) => dns.ask(&policy.sources, policy.max_workers).await,
+                    Err(why) => policy.sources.iter().map(|source| unasked(source.to_string(), why)).collect(),
+                }
+            };
+            let rows = join_all(nodes.iter().map(|row| locate(row, system.as_ref().ok())));
+            let (sources, rows) = futures_util::join!(sources, rows);
+            Names { sources, nodes: rows.into_iter().flatten().collect() }
+        };
+        run(&self.runtime, signals::interrupted, asking)
+    }
+
+    /// Starts a probe, unless the endpoint's last one is still underway. `origins` says where to
+    /// look for a name of the endpoint first, if at all.
+    pub fn start(
+        &mut self,
+        questions: &Rc<Questions>,
+        nameserver: Option<SocketAddr>,
+        mut target: Target,
+        origins: Option<Vec<NameOrigin>>,
+    ) {
+        if !self.asked.insert(target.endpoint) {
+            return;
+        }
+        let questions = Rc::clone(questions);
+        self.underway.push(Box::pin(async move {
+            let endpoint = target.endpoint;
+            let naming = match origins {
+                Some(origins) => Some(naming::find(endpoint.ip(), &origins, nameserver, questions.deadline).await),
+                None => None,
+            };
+            if let Some(Some(naming)) = &naming {
+                target.name = naming.name.to_string();
+            }
+            let started = Instant::now();
+            let result = questions.ask(&target).await;
+            Answered { endpoint, result, round_trip: started.elapsed(), naming }
+        }));
+    }
+
+    /// Waits for answers until all are in or `patience` is over: a slow endpoint costs the others
+    /// no more than that, and is heard later. `None` on a signal.
+    pub fn collect(&mut self, patience: Duration) -> Option<Vec<Answered>> {
+        let (underway, answers) = (&mut self.underway, &mut self.answers);
+        let collecting = async {
+            let all = async {
+                while let Some(answered) = underway.next().await {
+                    answers.push(answered);
+                }
+            };
+            let _ = tokio::time::timeout(patience, all).await;
+        };
+        let finished = run(&self.runtime, signals::interrupted, collecting);
+        finished.map(|()| self.take_answers())
+    }
+
+    fn take_answers(&mut self) -> Vec<Answered> {
+        let answers = std::mem::take(&mut self.answers);
+        for answered in &answers {
+            self.asked.remove(&answered.endpoint);
+        }
+        answers
+    }
+
+    /// Waits until the time is over, a probe comes back, or somebody wants something.
+    pub fn wait(&mut self, time: Duration) {
+        if self.underway.is_empty() {
+            signals::sleep(time);
+            return;
+        }
+        let (underway, answers) = (&mut self.underway, &mut self.answers);
+        let waiting = async {
+            if let Ok(Some(answered)) = tokio::time::timeout(time, underway.next()).await {
+                answers.push(answered);
+            }
+        };
+        run(&self.runtime, signals::woken, waiting);
+    }
+}
+
+/// Runs `work` until it is done or `stop` says so.
+fn run<T>(runtime: &tokio::runtime::Runtime, stop: fn() -> bool, work: impl Future<Output = T>) -> Option<T> {
+    runtime.block_on(async {
+        let stopped = async {
+            while !stop() {
+                tokio::time::sleep(HEARTBEAT).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = stopped => None,
+            done = work => Some(done),
+        }
+    })
+}
+
+fn unasked(source: String, why: &str) -> SourceAnswer {
+    SourceAnswer { source, failed: Some((DnsFailure::Other, why.to_owned())), names: BTreeMap::new() }
+}
+
+/// Where a row of `pg_dist_node` leads; nothing when DNS failed, an empty list when it leads nowhere.
+async fn locate(row: &NodeRow, dns: Option<&Dns>) -> Option<(i32, Vec<IpAddr>)> {
+    let addresses = match row.nodename.parse::<IpAddr>() {
+        Ok(address) => vec![address],
+        Err(_) => match HostName::parse(&row.nodename) {
+            Ok(name) => dns?.addresses(&name).await.ok()?,
+            Err(_) => Vec::new(),
+        },
+    };
+    Some((row.nodeid, addresses))
+}

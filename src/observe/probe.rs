@@ -1,0 +1,113 @@
+//! Owns one probe: log in to an endpoint, ask what the server is, and bring back its identity.
+//! Must not change anything there; both statements only read catalogs.
+
+use super::credentials::Credentials;
+use super::login::Login;
+use crate::decide::model::{
+    Coordinator, ExtensionState, Membership, ProbeFailure, ProbeFailureKind, ProbeResult, Server,
+};
+use crate::error::one_line;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// What every probe of a pass asks with.
+#[derive(Clone)]
+pub struct Questions {
+    pub credentials: Credentials,
+    pub deadline: Duration,
+    versions: String,
+    distributed_tables: String,
+}
+
+/// An endpoint to be probed.
+#[derive(Clone, Debug)]
+pub struct Target {
+    pub endpoint: SocketAddr,
+    /// The name that Citus uses, or would use, for it.
+    pub name: String,
+    /// Its row in `pg_dist_node`, where it has one.
+    pub nodeid: Option<i32>,
+}
+
+impl Questions {
+    pub fn new(credentials: Credentials, coordinator: &Coordinator, deadline: Duration) -> Self {
+        let versions = serde_json::json!({
+            "citus": coordinator.citus.as_ref().map_or("", |citus| &citus.version),
+            "vector": coordinator.vector_version.as_deref().unwrap_or(""),
+            "citus_fleet": coordinator.fleet_version,
+        });
+        let tables = coordinator.citus.as_ref().map_or(&[][..], |citus| &citus.distributed_tables);
+        let literal: Vec<String> = tables
+            .iter()
+            .map(|table| format!("\"{}\"", table.replace('\\', "\\\\").replace('"', "\\\"")))
+            .collect();
+        Self {
+            credentials,
+            deadline,
+            versions: versions.to_string(),
+            distributed_tables: format!("{{{}}}", literal.join(",")),
+        }
+    }
+
+    /// Probes one endpoint within the deadline.
+    pub async fn ask(&self, target: &Target) -> ProbeResult {
+        tokio::time::timeout(self.deadline, self.interview(target))
+            .await
+            .unwrap_or_else(|_| {
+                let message = format!("nothing within {} ms", self.deadline.as_millis());
+                Err(ProbeFailure { kind: ProbeFailureKind::Timeout, message })
+            })
+    }
+
+    async fn interview(&self, target: &Target) -> ProbeResult {
+        let parameters = self
+            .credentials
+            .parameters(&target.name, target.endpoint, target.nodeid)
+            .map_err(|message| ProbeFailure { kind: ProbeFailureKind::Other, message })?;
+        let mut login = Login::connect(&parameters).await?;
+        let answer = login
+            .value(include_str!("probe_server.sql"), &[&self.versions, &self.distributed_tables])
+            .await?;
+        let mut facts: ServerFacts = parse(&answer)?;
+        let citus = facts.extensions.remove("citus").unwrap_or_default();
+        let membership: Option<Membership> = match citus.installed {
+            Some(_) => {
+                let answer = login.value(include_str!("probe_membership.sql"), &[]).await?;
+                Some(parse(&answer)?)
+            }
+            None => None,
+        };
+        Ok(Server {
+            system_identifier: facts.system_identifier,
+            started_us: facts.started_us,
+            in_recovery: facts.in_recovery,
+            version_num: facts.version_num,
+            max_prepared_transactions: facts.max_prepared_transactions,
+            citus,
+            vector: facts.extensions.remove("vector").unwrap_or_default(),
+            fleet: facts.extensions.remove("citus_fleet").unwrap_or_default(),
+            clashing_relations: facts.clashing_relations,
+            membership,
+        })
+    }
+}
+
+#[derive(Deserialize)]
+struct ServerFacts {
+    system_identifier: i64,
+    started_us: i64,
+    in_recovery: bool,
+    version_num: u32,
+    max_prepared_transactions: u32,
+    extensions: BTreeMap<String, ExtensionState>,
+    clashing_relations: Vec<String>,
+}
+
+fn parse<'a, T: Deserialize<'a>>(answer: &'a str) -> Result<T, ProbeFailure> {
+    serde_json::from_str(answer).map_err(|error| ProbeFailure {
+        kind: ProbeFailureKind::Protocol,
+        message: one_line(&format!("unexpected answer: {error}")),
+    })
+}

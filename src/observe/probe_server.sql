@@ -1,0 +1,26 @@
+-- What any PostgreSQL server says of itself, in one JSON value. Every name is qualified: the server
+-- may be anybody's, and its search_path may lead to anything.
+-- $1: versions of the coordinator's extensions, as a JSON object; $2: names of its distributed tables.
+SELECT pg_catalog.json_build_object(
+  'system_identifier', (SELECT c.system_identifier FROM pg_catalog.pg_control_system() c),
+  'started_us', (EXTRACT(epoch FROM pg_catalog.pg_postmaster_start_time())
+                 OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8,
+  'in_recovery', pg_catalog.pg_is_in_recovery(),
+  'version_num', pg_catalog.current_setting('server_version_num')::pg_catalog.int4,
+  'max_prepared_transactions', pg_catalog.current_setting('max_prepared_transactions')::pg_catalog.int4,
+  'extensions', (
+    SELECT pg_catalog.json_object_agg(ours.key, pg_catalog.json_build_object(
+      'installed', (SELECT e.extversion FROM pg_catalog.pg_extension e
+                    WHERE e.extname OPERATOR(pg_catalog.=) ours.key::pg_catalog.name),
+      'available', EXISTS (SELECT FROM pg_catalog.pg_available_extension_versions v
+                           WHERE v.name OPERATOR(pg_catalog.=) ours.key::pg_catalog.name
+                             AND v.version OPERATOR(pg_catalog.=) ours.value)))
+    FROM pg_catalog.json_each_text($1::pg_catalog.json) ours),
+  'clashing_relations', ARRAY(
+    SELECT relation.name
+    FROM pg_catalog.pg_class c
+    JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+    CROSS JOIN LATERAL (SELECT n.nspname::pg_catalog.text OPERATOR(pg_catalog.||) '.'
+                               OPERATOR(pg_catalog.||) c.relname::pg_catalog.text AS name) relation
+    WHERE relation.name OPERATOR(pg_catalog.=) ANY ($2::pg_catalog.text[]))
+)::pg_catalog.text

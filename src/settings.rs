@@ -1,0 +1,206 @@
+//! Owns the settings `citus_fleet.*`: their definition, their checks, and one plain value of them all.
+//! Must not act on a setting.
+
+use crate::decide::networks::{NameSuffixes, Networks};
+use crate::decide::policy::{NodeNames, Policy};
+use crate::decide::sources::{parse_host_port, parse_sources};
+use pgrx::prelude::*;
+use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, pg_guard};
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+static WORKERS: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+static DATABASE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"postgres"));
+static ENABLED: GucSetting<bool> = GucSetting::<bool>::new(true);
+static INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(5_000);
+static PROBE_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(3_000);
+static ABSENT_AFTER: GucSetting<i32> = GucSetting::<i32>::new(60);
+static NODE_NAMES: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"auto"));
+static NAMESERVER: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+static ALLOWED_NETWORKS: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"private"));
+static ALLOWED_NAMES: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+static MAX_WORKERS: GucSetting<i32> = GucSetting::<i32>::new(1024);
+static COORDINATOR_HOST: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+static EVENT_RETENTION: GucSetting<i32> = GucSetting::<i32>::new(30 * 24 * 3600);
+
+/// The largest value of `citus_fleet.max_workers`; the board in shared memory has room for as many.
+pub const MOST_WORKERS: i32 = 4096;
+
+/// Every setting at one moment.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub policy: Policy,
+    pub enabled: bool,
+    pub probe_timeout: Duration,
+    pub nameserver: Option<SocketAddr>,
+    pub event_retention: Duration,
+}
+
+impl Settings {
+    /// Reads the settings. The check hooks have let nothing through that does not parse; should one
+    /// be wrong all the same, the error names it.
+    pub fn current() -> Result<Self, String> {
+        let own_port = || u16::try_from(own_port()).unwrap_or_default();
+        let coordinator_host = match text(&COORDINATOR_HOST).as_str() {
+            "" => None,
+            host => {
+                let (name, port) = parse_host_port(host)?;
+                Some((name, port.unwrap_or_else(own_port)))
+            }
+        };
+        Ok(Self {
+            policy: Policy {
+                sources: parse_sources(&text(&WORKERS))?,
+                node_names: parse_node_names(&text(&NODE_NAMES))?,
+                networks: Networks::parse(&text(&ALLOWED_NETWORKS))?,
+                names: NameSuffixes::parse(&text(&ALLOWED_NAMES))?,
+                max_workers: usize::try_from(MAX_WORKERS.get()).unwrap_or_default(),
+                coordinator_host,
+                interval: millis(&INTERVAL),
+                absent_after: seconds(&ABSENT_AFTER),
+            },
+            enabled: ENABLED.get(),
+            probe_timeout: millis(&PROBE_TIMEOUT),
+            nameserver: parse_nameserver(&text(&NAMESERVER))?,
+            event_retention: seconds(&EVENT_RETENTION),
+        })
+    }
+}
+
+/// `citus_fleet.database`: fixed when the server starts.
+pub fn database() -> CString {
+    DATABASE.get().unwrap_or_default()
+}
+
+/// The port this server listens on.
+pub fn own_port() -> i32 {
+    // SAFETY: a plain integer that the postmaster sets before any of our code runs.
+    unsafe { pg_sys::PostPortNumber }
+}
+
+fn text(setting: &GucSetting<Option<CString>>) -> String {
+    setting.get().map(|value| value.to_string_lossy().trim().to_owned()).unwrap_or_default()
+}
+
+fn millis(setting: &GucSetting<i32>) -> Duration {
+    Duration::from_millis(setting.get().unsigned_abs().into())
+}
+
+fn seconds(setting: &GucSetting<i32>) -> Duration {
+    Duration::from_secs(setting.get().unsigned_abs().into())
+}
+
+fn parse_node_names(text: &str) -> Result<NodeNames, String> {
+    match text {
+        "auto" => Ok(NodeNames::Auto),
+        "ptr" => Ok(NodeNames::Ptr),
+        "given" => Ok(NodeNames::Given),
+        "address" => Ok(NodeNames::Address),
+        other => Err(format!("{other:?} is not one of auto, ptr, given and address.")),
+    }
+}
+
+fn parse_nameserver(text: &str) -> Result<Option<SocketAddr>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    match parse_host_port(text) {
+        Ok((host, port)) if host.parse::<std::net::IpAddr>().is_ok() => {
+            Ok(host.parse().ok().map(|ip| SocketAddr::new(ip, port.unwrap_or(53))))
+        }
+        _ => Err(format!("{text:?} is not an address such as 10.0.0.2:53.")),
+    }
+}
+
+/// Defines all settings. Called once, when the library is loaded.
+pub fn define() {
+    let ms = GucFlags::UNIT_MS;
+    let s = GucFlags::UNIT_S;
+    string(c"citus_fleet.workers", c"Where workers are found.",
+        c"Sources between commas: name[:port] (A and AAAA records), srv:name (SRV records), name-{n}[:port] (n = 1, 2, ...) or address[:port].",
+        &WORKERS, GucContext::Sighup, Some(check_workers));
+    string(c"citus_fleet.database", c"The database whose Citus cluster the controller looks after.",
+        c"Takes effect when the server starts.", &DATABASE, GucContext::Postmaster, None);
+    GucRegistry::define_bool_guc(c"citus_fleet.enabled", c"Whether the controller changes the cluster by itself.",
+        c"When off, it observes and reports; citus_autoregister() still works, as VACUUM does without autovacuum.",
+        &ENABLED, GucContext::Sighup, GucFlags::default());
+    GucRegistry::define_int_guc(c"citus_fleet.interval", c"Time between two cycles of the controller.",
+        c"Cycles come faster by themselves while a server is starting.", &INTERVAL, 100, 3_600_000, GucContext::Sighup, ms);
+    GucRegistry::define_int_guc(c"citus_fleet.probe_timeout", c"Deadline of one DNS lookup and of one login to a worker.",
+        c"", &PROBE_TIMEOUT, 100, 60_000, GucContext::Sighup, ms);
+    GucRegistry::define_int_guc(c"citus_fleet.absent_after", c"How long a worker may go unnamed by every source before it counts as absent.",
+        c"It must also have stopped answering. Nothing is removed.", &ABSENT_AFTER, 0, 30 * 24 * 3600, GucContext::Sighup, s);
+    string(c"citus_fleet.node_names", c"Which name of a worker is registered: auto, ptr, given or address.",
+        c"auto takes the SRV target, the PTR name, the name in the source or the address, the first that leads to this server alone.",
+        &NODE_NAMES, GucContext::Sighup, Some(check_node_names));
+    string(c"citus_fleet.nameserver", c"The DNS server to ask for the sources, as address[:port]; empty = the system's resolver.",
+        c"", &NAMESERVER, GucContext::Sighup, Some(check_nameserver));
+    string(c"citus_fleet.allowed_networks", c"Networks that workers may live in, as CIDR blocks between commas.",
+        c"private stands for RFC 1918, 100.64.0.0/10 and fc00::/7. Loopback is allowed where the coordinator is registered on loopback.",
+        &ALLOWED_NETWORKS, GucContext::Sighup, Some(check_networks));
+    string(c"citus_fleet.allowed_names", c"Suffixes that the names of workers must have, between commas; empty = any.",
+        c"", &ALLOWED_NAMES, GucContext::Sighup, Some(check_names));
+    GucRegistry::define_int_guc(c"citus_fleet.max_workers", c"More endpoints than this in the answers of the sources are refused.",
+        c"", &MAX_WORKERS, 1, MOST_WORKERS, GucContext::Sighup, GucFlags::default());
+    string(c"citus_fleet.coordinator_host", c"The coordinator's own host[:port]; when set, its row in pg_dist_node is kept at it.",
+        c"The port is this server's own where none is given.", &COORDINATOR_HOST, GucContext::Sighup, Some(check_coordinator_host));
+    GucRegistry::define_int_guc(c"citus_fleet.event_retention", c"How long rows of fleet.events are kept.",
+        c"", &EVENT_RETENTION, 60, i32::MAX, GucContext::Sighup, s);
+    // SAFETY: the string is static, and the library is being loaded by the only thread there is.
+    unsafe { pg_sys::MarkGUCPrefixReserved(c"citus_fleet".as_ptr()) };
+}
+
+fn string(
+    name: &'static CStr,
+    short: &'static CStr,
+    long: &'static CStr,
+    setting: &'static GucSetting<Option<CString>>,
+    context: GucContext,
+    check: pg_sys::GucStringCheckHook,
+) {
+    // SAFETY: every hook passed here is guarded by `#[pg_guard]`.
+    unsafe {
+        GucRegistry::define_string_guc_with_hooks(
+            name, short, long, setting, context, GucFlags::default(), check, None, None,
+        );
+    }
+}
+
+/// Defines a check hook that accepts what `$parse` accepts and otherwise shows its error as DETAIL.
+macro_rules! check_hook {
+    ($name:ident, $parse:expr) => {
+        #[pg_guard]
+        unsafe extern "C-unwind" fn $name(
+            value: *mut *mut c_char,
+            _extra: *mut *mut c_void,
+            _source: pg_sys::GucSource::Type,
+        ) -> bool {
+            // SAFETY: the server passes a pointer to a NUL-terminated string, never null for a
+            // setting whose default is not null.
+            let text = unsafe { CStr::from_ptr(*value) }.to_string_lossy();
+            let parse: fn(&str) -> Result<(), String> = $parse;
+            parse(text.trim()).map_err(reject).is_ok()
+        }
+    };
+}
+
+check_hook!(check_workers, |text| parse_sources(text).map(drop));
+check_hook!(check_node_names, |text| parse_node_names(text).map(drop));
+check_hook!(check_nameserver, |text| parse_nameserver(text).map(drop));
+check_hook!(check_networks, |text| Networks::parse(text).map(drop));
+check_hook!(check_names, |text| NameSuffixes::parse(text).map(drop));
+check_hook!(check_coordinator_host, |text| match text {
+    "" => Ok(()),
+    host => parse_host_port(host).map(drop).map_err(|why| format!("{host:?}: {why}.")),
+});
+
+/// Tells the server why a value is refused; it becomes the DETAIL of its error.
+fn reject(detail: String) {
+    let detail = CString::new(detail.replace('\0', "")).unwrap_or_default();
+    // SAFETY: pstrdup copies into the current memory context, which outlives the error report.
+    unsafe {
+        pg_sys::GUC_check_errcode(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE as c_int);
+        pg_sys::GUC_check_errdetail_string = pg_sys::pstrdup(detail.as_ptr());
+    }
+}

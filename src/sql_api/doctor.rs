@@ -1,0 +1,99 @@
+//! Owns collecting what `decide::doctor` looks at: settings of this session's server and what the
+//! controller saw last. No network.
+//! Must not judge.
+
+use super::snapshot_json;
+use crate::decide::doctor::{self, CitusFacts, Facts, Finding};
+use crate::decide::networks::Networks;
+use crate::error::Error;
+use crate::observe::citus_nodes::{is_installed, read_one, setting};
+use crate::worker::board;
+use pgrx::pg_sys;
+use serde::Deserialize;
+
+/// Runs the checks of `fleet.doctor()`.
+pub fn examine() -> Result<Vec<Finding>, Error> {
+    Ok(doctor::examine(&facts()?))
+}
+
+/// The part of the snapshot that is looked at; see `worker::status`.
+#[derive(Default, Deserialize)]
+struct Seen {
+    status: SeenStatus,
+    workers: Vec<SeenWorker>,
+}
+
+#[derive(Default, Deserialize)]
+struct SeenStatus {
+    errors: Vec<String>,
+    empty_sources: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct SeenWorker {
+    nodename: String,
+    nodeport: u16,
+    nodeid: Option<i32>,
+    server_version: Option<String>,
+    citus_version: Option<String>,
+    vector_version: Option<String>,
+}
+
+fn facts() -> Result<Facts, Error> {
+    let seen: Seen = match controller()?.is_none().then(snapshot_json).transpose()?.flatten() {
+        Some(snapshot) => serde_json::from_value(snapshot)?,
+        None => Seen::default(),
+    };
+    let extensions: Option<String> = read_one(include_str!("extensions.sql"), &[])?;
+    Ok(Facts {
+        shared_preload_libraries: setting(c"shared_preload_libraries"),
+        library_version: env!("CARGO_PKG_VERSION").to_owned(),
+        controller: controller()?,
+        citus: citus()?,
+        listen_addresses: setting(c"listen_addresses"),
+        ssl: setting(c"ssl") == "on",
+        wal_level: setting(c"wal_level"),
+        max_prepared_transactions: setting(c"max_prepared_transactions").parse().unwrap_or_default(),
+        extensions: serde_json::from_str(&extensions.unwrap_or_default())?,
+        sources: setting(c"citus_fleet.workers"),
+        allows_every_network: Networks::parse(&setting(c"citus_fleet.allowed_networks"))
+            .is_ok_and(|networks| networks.is_everything()),
+        workers: seen
+            .workers
+            .into_iter()
+            .filter(|worker| worker.nodeid.is_some() && worker.server_version.is_some())
+            .map(|w| (format!("{}:{}", w.nodename, w.nodeport), w.citus_version, w.vector_version))
+            .collect(),
+        dns: seen.status.errors,
+        unresolved_sources: seen.status.empty_sources,
+    })
+}
+
+/// Why there is no controller for this database, if there is none.
+fn controller() -> Result<Option<String>, Error> {
+    // SAFETY: set when this session connected.
+    let database = unsafe { pg_sys::MyDatabaseId };
+    Ok(match board::controller() {
+        Ok(Some(controller)) if controller.database == database => None,
+        Ok(Some(_)) => Some(format!("it looks after database {}", crate::settings::database().to_string_lossy())),
+        Ok(None) => Some("it is not running".into()),
+        Err(error) => Some(error.to_string()),
+    })
+}
+
+fn citus() -> Result<Option<CitusFacts>, Error> {
+    if !is_installed(c"citus") {
+        return Ok(None);
+    }
+    Ok(Some(CitusFacts {
+        own_host: read_one(
+            "SELECT n.nodename FROM pg_catalog.pg_dist_node n
+             WHERE n.groupid OPERATOR(pg_catalog.=) 0
+               AND n.noderole::pg_catalog.text OPERATOR(pg_catalog.=) 'primary' LIMIT 1",
+            &[],
+        )?,
+        coordinator_host_setting: setting(c"citus_fleet.coordinator_host"),
+        local_hostname: setting(c"citus.local_hostname"),
+        node_conninfo: setting(c"citus.node_conninfo"),
+    }))
+}

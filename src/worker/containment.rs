@@ -1,0 +1,59 @@
+//! Owns transactions of the controller: each is committed whole or leaves nothing, and an ERROR in
+//! it comes back as a value instead of ending the loop.
+//! Must not decide what an error means.
+
+use crate::error::{Error, one_line};
+use pgrx::pg_sys::panic::CaughtError;
+use pgrx::{PgTryBuilder, pg_sys};
+use std::panic::AssertUnwindSafe;
+
+/// Runs `body` in a transaction with a snapshot and `search_path = pg_catalog`. An `Err`, an ERROR
+/// or a panic aborts it. A request to end the process ends it.
+pub fn transaction<T>(body: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    PgTryBuilder::new(AssertUnwindSafe(|| {
+        // SAFETY: no transaction is open; the snapshot is popped before the commit.
+        unsafe {
+            pg_sys::SetCurrentStatementStartTimestamp();
+            pg_sys::StartTransactionCommand();
+            pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+        }
+        match body() {
+            Ok(value) => {
+                // SAFETY: the snapshot pushed above; the transaction is in progress.
+                unsafe {
+                    pg_sys::PopActiveSnapshot();
+                    pg_sys::CommitTransactionCommand();
+                }
+                Ok(value)
+            }
+            Err(error) => {
+                abort();
+                Err(error)
+            }
+        }
+    }))
+    .catch_others(|cause| {
+        abort();
+        Err(describe(cause))
+    })
+    .catch_rust_panic(|cause| {
+        abort();
+        Err(describe(cause))
+    })
+    .execute()
+}
+
+fn abort() {
+    // SAFETY: ends the transaction whatever its state, and releases what it held.
+    unsafe { pg_sys::AbortCurrentTransaction() };
+}
+
+fn describe(cause: CaughtError) -> Error {
+    match cause {
+        CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => Error::Raised {
+            sqlstate: report.sql_error_code(),
+            message: one_line(report.message()),
+        },
+        CaughtError::RustPanic { ereport, .. } => Error::Internal(one_line(ereport.message())),
+    }
+}

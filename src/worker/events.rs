@@ -1,0 +1,90 @@
+//! Owns `fleet.events`: writes a row where a worker's state has changed, reads back where each stood,
+//! and removes what is older than `citus_fleet.event_retention`.
+//! Must not write anything while nothing changes.
+
+use super::memory::Standing;
+use crate::decide::model::{State, Worker};
+use crate::error::Error;
+use pgrx::prelude::*;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// A state that a worker has entered.
+pub struct Entered<'a> {
+    pub worker: &'a Worker,
+    pub before: Option<State>,
+}
+
+/// The workers whose state is not the one they last stood in.
+pub fn changed<'a>(
+    workers: &'a [Worker],
+    standings: &BTreeMap<(String, u16), Standing>,
+) -> Vec<Entered<'a>> {
+    workers
+        .iter()
+        .filter_map(|worker| {
+            let before = standings.get(&(worker.nodename.clone(), worker.nodeport)).map(|(state, _)| *state);
+            (before != Some(worker.state)).then_some(Entered { worker, before })
+        })
+        .collect()
+}
+
+/// Writes one row for each, in the caller's transaction.
+pub fn write(entered: &[Entered<'_>]) -> Result<(), Error> {
+    for Entered { worker, before } in entered {
+        let detail = serde_json::json!({
+            "from": before.map(State::as_str),
+            "reason": worker.reason,
+            "address": worker.endpoint.map(|endpoint| endpoint.ip()),
+            "source": worker.source,
+        });
+        Spi::run_with_args(
+            "INSERT INTO fleet.events (nodename, nodeport, nodeid, event, detail)
+             VALUES ($1, $2, $3, $4, $5)",
+            &[
+                worker.nodename.as_str().into(),
+                i32::from(worker.nodeport).into(),
+                worker.nodeid.into(),
+                worker.state.as_str().into(),
+                pgrx::JsonB(detail).into(),
+            ],
+        )?;
+    }
+    Ok(())
+}
+
+/// Where every worker stood when the last row about it was written.
+pub fn last_standings() -> Result<BTreeMap<(String, u16), Standing>, Error> {
+    #[derive(Deserialize)]
+    struct Row {
+        nodename: String,
+        nodeport: u16,
+        event: State,
+        at_us: i64,
+    }
+    let rows: Option<String> = crate::observe::citus_nodes::read_one(
+        "SELECT pg_catalog.json_agg(e)::pg_catalog.text FROM (
+           SELECT DISTINCT ON (e.nodename, e.nodeport) e.nodename, e.nodeport, e.event,
+                  (EXTRACT(epoch FROM e.at) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8 AS at_us
+           FROM fleet.events e
+           ORDER BY e.nodename, e.nodeport, e.at DESC) e",
+        &[],
+    )?;
+    let rows: Vec<Row> = rows.map_or(Ok(Vec::new()), |rows| serde_json::from_str(&rows))?;
+    Ok(rows.into_iter().map(|row| ((row.nodename, row.nodeport), (row.event, row.at_us))).collect())
+}
+
+/// Removes rows older than the retention; looks first, so that nothing old costs no write.
+pub fn expire(retention: Duration) -> Result<(), Error> {
+    let seconds = i64::try_from(retention.as_secs()).unwrap_or(i64::MAX);
+    let old = "e.at OPERATOR(pg_catalog.<) pg_catalog.now() OPERATOR(pg_catalog.-) pg_catalog.make_interval(secs => $1)";
+    let any: Option<bool> = crate::observe::citus_nodes::read_one(
+        &format!("SELECT EXISTS (SELECT FROM fleet.events e WHERE {old})"),
+        &[(seconds as f64).into()],
+    )?;
+    if any == Some(true) {
+        Spi::run_with_args(&format!("DELETE FROM fleet.events e WHERE {old}"), &[(seconds as f64).into()])?;
+    }
+    Ok(())
+}

@@ -1,0 +1,208 @@
+//! Owns what the controller remembers from one cycle to the next: answers of DNS and of servers,
+//! changes that failed, and since when each worker has been what it is.
+//! Must not survive the process: what has to is in `fleet.events` and in Citus's own catalogs.
+
+use crate::decide::discovery::Discovery;
+use crate::decide::model::{
+    Candidate, ChangeFailure, Coordinator, NodeRow, Now, Probe, State, Worker,
+};
+use crate::decide::schedule::{self, Pace};
+use crate::observe::network::{Answered, Names};
+use crate::settings::Settings;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// A worker's state and the wall-clock time at which it entered it.
+pub type Standing = (State, i64);
+
+pub struct Memory {
+    started: Instant,
+    pub discovery: Discovery,
+    pub candidates: Vec<Candidate>,
+    pub probes: BTreeMap<SocketAddr, Probe>,
+    pub node_addresses: BTreeMap<i32, Vec<IpAddr>>,
+    pub unnamed_since: BTreeMap<i32, Duration>,
+    pub failures: BTreeMap<SocketAddr, ChangeFailure>,
+    /// By name and port.
+    pub standings: BTreeMap<(String, u16), Standing>,
+    pub dns_errors: u64,
+    pub probe_errors: u64,
+    pub changes: u64,
+    pub cycles: u64,
+    expired_at: Option<Duration>,
+    /// Endpoints to be probed in the next cycle, which is to come at once.
+    urgent: BTreeSet<SocketAddr>,
+}
+
+impl Memory {
+    pub fn new(standings: BTreeMap<(String, u16), Standing>) -> Self {
+        Self {
+            started: Instant::now(),
+            discovery: Discovery::default(),
+            candidates: Vec::new(),
+            probes: BTreeMap::new(),
+            node_addresses: BTreeMap::new(),
+            unnamed_since: BTreeMap::new(),
+            failures: BTreeMap::new(),
+            standings,
+            dns_errors: 0,
+            probe_errors: 0,
+            changes: 0,
+            cycles: 0,
+            expired_at: None,
+            urgent: BTreeSet::new(),
+        }
+    }
+
+    pub fn now(&self) -> Now {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Now {
+            monotonic: self.started.elapsed(),
+            wall_us: i64::try_from(wall.as_micros()).unwrap_or(i64::MAX),
+        }
+    }
+
+    /// Takes in the rows of `pg_dist_node`. What was known of a server before its row came or went
+    /// is from before it joined or left a cluster, and is forgotten.
+    pub fn learn_rows(&mut self, coordinator: &Coordinator) {
+        let rows: BTreeSet<i32> = coordinator.worker_rows().map(|row| row.nodeid).collect();
+        let changed: Vec<i32> = self.node_addresses.keys().filter(|id| !rows.contains(id)).copied().collect();
+        for nodeid in changed {
+            self.node_addresses.remove(&nodeid);
+        }
+        self.unnamed_since.retain(|nodeid, _| rows.contains(nodeid));
+    }
+
+    /// Takes in what DNS said, of the sources and of the registered workers' names.
+    pub fn learn_names(&mut self, names: Names, coordinator: &Coordinator, settings: &Settings) {
+        self.discovery.learn(names.sources, settings.policy.max_workers);
+        self.dns_errors += self.discovery.complaints.len() as u64;
+        self.candidates = self.discovery.candidates();
+        for row in coordinator.worker_rows() {
+            let Some(addresses) = names.nodes.get(&row.nodeid) else { continue };
+            let is_new = self.node_addresses.insert(row.nodeid, addresses.clone()).is_none();
+            if is_new {
+                self.probes.retain(|endpoint, _| !leads_to(row, addresses, endpoint));
+            }
+        }
+        let known: BTreeSet<SocketAddr> = self
+            .candidates
+            .iter()
+            .map(|candidate| candidate.endpoint)
+            .chain(coordinator.worker_rows().flat_map(|row| self.endpoints(row)))
+            .collect();
+        self.probes.retain(|endpoint, _| known.contains(endpoint));
+        self.failures.retain(|endpoint, _| known.contains(endpoint));
+        self.urgent.retain(|endpoint| known.contains(endpoint));
+    }
+
+    /// Where a registered worker's name leads, as far as that is known.
+    pub fn endpoints(&self, row: &NodeRow) -> Vec<SocketAddr> {
+        let addresses = self.node_addresses.get(&row.nodeid).into_iter().flatten();
+        addresses.map(|address| SocketAddr::new(*address, row.nodeport)).collect()
+    }
+
+    pub fn learn_answers(&mut self, answers: Vec<Answered>) {
+        let now = self.now();
+        for answer in answers {
+            self.urgent.remove(&answer.endpoint);
+            let before = self.probes.remove(&answer.endpoint);
+            let is_ok = answer.result.is_ok();
+            // A new kind of failure is news: a host that has been down and now refuses connections
+            // is starting, and patience with it begins anew.
+            let failing_since = match (&answer.result, &before) {
+                (Ok(_), _) => None,
+                (Err(failure), Some(Probe { result: Err(last), failing_since, .. })) if last.kind == failure.kind => {
+                    failing_since.or(Some(now.monotonic))
+                }
+                (Err(_), _) => Some(now.monotonic),
+            };
+            self.probe_errors += u64::from(!is_ok);
+            let was_named = before.as_ref().and_then(|probe| Some((probe.naming.clone(), probe.named_at?)));
+            let (naming, named_at) = match (answer.naming, was_named) {
+                (Some(naming), _) => (naming, Some(now.monotonic)),
+                (None, Some((naming, at))) => (naming, Some(at)),
+                (None, None) => (None, None),
+            };
+            let last_seen_us = if is_ok { Some(now.wall_us) } else { before.and_then(|probe| probe.last_seen_us) };
+            self.probes.insert(
+                answer.endpoint,
+                Probe {
+                    at: now.monotonic,
+                    round_trip: answer.round_trip,
+                    result: answer.result,
+                    failing_since,
+                    last_seen_us,
+                    naming,
+                    named_at,
+                },
+            );
+        }
+    }
+
+    /// Starts and stops the clocks of workers that no source names.
+    pub fn learn_absences(&mut self, workers: &[Worker], has_sources: bool) {
+        let now = self.now().monotonic;
+        for worker in workers {
+            let Some(nodeid) = worker.nodeid else { continue };
+            if worker.source.is_some() || !has_sources {
+                self.unnamed_since.remove(&nodeid);
+            } else {
+                self.unnamed_since.entry(nodeid).or_insert(now);
+            }
+        }
+    }
+
+    pub fn learn_failure(&mut self, endpoint: SocketAddr, reason: String) {
+        let now = self.now().monotonic;
+        let attempts = self.failures.get(&endpoint).map_or(0, |failure| failure.attempts) + 1;
+        let retry_at = now + schedule::change_retry(attempts);
+        self.failures.insert(endpoint, ChangeFailure { reason, attempts, retry_at });
+    }
+
+    /// Forgets what a server said before it was registered: it was not in a cluster then.
+    pub fn joined(&mut self, endpoint: SocketAddr) {
+        self.probes.remove(&endpoint);
+        self.urgent.insert(endpoint);
+    }
+
+    /// Asks for newer answers at once.
+    pub fn recheck(&mut self, endpoints: &[SocketAddr]) {
+        self.urgent.extend(endpoints);
+    }
+
+    /// Whether it is time to look for old events: at the first cycle and every hour.
+    pub fn expiry_is_due(&mut self) -> bool {
+        const HOUR: Duration = Duration::from_secs(3600);
+        let now = self.now().monotonic;
+        let due = self.expired_at.is_none_or(|at| now.saturating_sub(at) >= HOUR);
+        if due {
+            self.expired_at = Some(now);
+        }
+        due
+    }
+
+    fn pace(&self, interval: Duration) -> Pace {
+        Pace { interval, endpoints: self.probes.len() }
+    }
+
+    /// Whether an endpoint is to be probed in this cycle.
+    pub fn is_due(&self, endpoint: SocketAddr, interval: Duration) -> bool {
+        let now = self.now().monotonic;
+        self.urgent.contains(&endpoint)
+            || self.probes.get(&endpoint).is_none_or(|probe| self.pace(interval).is_due(probe, now))
+    }
+
+    /// How long the next cycle may wait.
+    pub fn next_cycle(&self, interval: Duration) -> Duration {
+        let now = self.now().monotonic;
+        let retries = self.failures.values().map(|failure| failure.retry_at);
+        let urgent = self.urgent.iter().map(|_| now);
+        self.pace(interval).next_cycle(now, self.probes.values(), retries.chain(urgent))
+    }
+}
+
+fn leads_to(row: &NodeRow, addresses: &[IpAddr], endpoint: &SocketAddr) -> bool {
+    row.nodeport == endpoint.port() && addresses.contains(&endpoint.ip())
+}

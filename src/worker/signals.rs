@@ -1,0 +1,89 @@
+//! Owns the controller's signals: what has come, and waiting for one.
+//! Must not do anything about them, except let PostgreSQL handle its own.
+
+use pgrx::pg_sys;
+use std::time::Duration;
+
+/// Installs the handlers: SIGTERM ends the process as it ends a backend, also in the middle of a
+/// query; SIGINT cancels a statement (a statement timeout sends it); SIGHUP sets a flag.
+pub fn install() {
+    #[cfg(any(feature = "pg16", feature = "pg17"))]
+    use pg_sys::pqsignal;
+    #[cfg(feature = "pg18")]
+    use pg_sys::pqsignal_be as pqsignal;
+    // SAFETY: PostgreSQL's own handlers, installed before signals are unblocked.
+    unsafe {
+        pqsignal(pg_sys::SIGTERM as i32, Some(die));
+        pqsignal(pg_sys::SIGINT as i32, Some(StatementCancelHandler));
+        pqsignal(pg_sys::SIGHUP as i32, Some(SignalHandlerForConfigReload));
+        pg_sys::BackgroundWorkerUnblockSignals();
+    }
+}
+
+/// Whether PostgreSQL wants attention: an end, a cancel, a barrier or a reload.
+pub fn interrupted() -> bool {
+    // SAFETY: two flags that signal handlers of this process set.
+    unsafe { pg_sys::InterruptPending != 0 || pg_sys::ConfigReloadPending != 0 }
+}
+
+/// Whether anybody wants attention, a session that called `citus_autoregister()` included.
+pub fn woken() -> bool {
+    // SAFETY: the latch of this process, valid as long as it lives.
+    interrupted() || unsafe { (*pg_sys::MyLatch).is_set != 0 }
+}
+
+/// Sleeps until the time is over, or somebody wants attention, or the postmaster is gone.
+pub fn sleep(time: Duration) {
+    let wanted = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
+    let millis = i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+    // SAFETY: the latch of this process; a dead postmaster ends the process inside the call.
+    unsafe {
+        pg_sys::WaitLatch(pg_sys::MyLatch, wanted as i32, millis, pg_sys::PG_WAIT_EXTENSION);
+    }
+}
+
+/// Handles what has come: ends the process, raises a cancel, reloads the configuration.
+pub fn attend() {
+    // SAFETY: called from the main loop, where no transaction is open and no lock is held.
+    unsafe {
+        pg_sys::ResetLatch(pg_sys::MyLatch);
+        pgrx::check_for_interrupts!();
+        if pg_sys::ConfigReloadPending != 0 {
+            pg_sys::ConfigReloadPending = 0;
+            pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP);
+        }
+    }
+}
+
+// pgrx wraps the handlers into Rust functions, which a signal cannot call, and leaves out
+// utils/timeout.h.
+unsafe extern "C-unwind" {
+    fn die(signal: i32);
+    fn StatementCancelHandler(signal: i32);
+    fn SignalHandlerForConfigReload(signal: i32);
+    fn enable_timeout_after(id: i32, delay_ms: i32);
+    fn disable_timeout(id: i32, keep_indicator: bool);
+}
+
+/// `STATEMENT_TIMEOUT` of `enum TimeoutId`, the same in PostgreSQL 16, 17 and 18.
+const STATEMENT_TIMEOUT: i32 = 3;
+
+/// A deadline for the statements of a background worker, for which `statement_timeout` is not
+/// enforced: at its end the statement is cancelled as by that setting.
+pub struct StatementDeadline;
+
+impl StatementDeadline {
+    pub fn start(time: Duration) -> Self {
+        let millis = i32::try_from(time.as_millis()).unwrap_or(i32::MAX);
+        // SAFETY: the timeout is registered in every process that has connected to a database.
+        unsafe { enable_timeout_after(STATEMENT_TIMEOUT, millis) };
+        Self
+    }
+}
+
+impl Drop for StatementDeadline {
+    fn drop(&mut self) {
+        // SAFETY: as above; disabling a timeout that has fired or was disabled does nothing.
+        unsafe { disable_timeout(STATEMENT_TIMEOUT, false) };
+    }
+}

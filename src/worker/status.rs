@@ -1,0 +1,252 @@
+//! Owns the JSON on the board: what `fleet.workers`, `fleet.status()`, `fleet.doctor()` and
+//! `citus_autoregister()` show. `sql/views.sql` reads these names.
+//! Must not hold anything secret: everybody in pg_monitor may read it.
+
+use super::board::Request;
+use super::memory::Memory;
+use crate::apply::citus_nodes::Outcome;
+use crate::decide::model::{Action, Change, Coordinator, Plan, Worker};
+use crate::settings::Settings;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// What the controller does on this server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// It registers workers.
+    Coordinator,
+    /// It changes nothing: `citus_fleet.enabled` is off, the fleet is paused, or Citus is absent.
+    Observing,
+    /// This node is a worker: there is nothing to do.
+    Worker,
+    /// The extension does not exist in the database yet.
+    Waiting,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Snapshot {
+    pub status: Status,
+    pub workers: Vec<WorkerRow>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Status {
+    pub role: Role,
+    pub paused: bool,
+    pub enabled: bool,
+    pub database: String,
+    /// Seconds since 1970.
+    pub last_cycle: Option<f64>,
+    pub cycle_ms: Option<f64>,
+    pub cycles: u64,
+    pub changes: u64,
+    pub dns_errors: u64,
+    pub probe_errors: u64,
+    /// What is wrong now, in words.
+    pub errors: Vec<String>,
+    /// Sources that yield nothing at the moment.
+    pub empty_sources: Vec<String>,
+    pub workers: BTreeMap<&'static str, usize>,
+}
+
+/// A row of `fleet.workers`.
+#[derive(Debug, Serialize)]
+pub struct WorkerRow {
+    nodename: String,
+    nodeport: u16,
+    address: Option<std::net::IpAddr>,
+    nodeid: Option<i32>,
+    groupid: Option<i32>,
+    state: &'static str,
+    since: Option<f64>,
+    reason: Option<String>,
+    remedy: Option<String>,
+    source: Option<String>,
+    system_identifier: Option<i64>,
+    server_version: Option<String>,
+    citus_version: Option<String>,
+    vector_version: Option<String>,
+    round_trip_ms: Option<f64>,
+    last_seen: Option<f64>,
+}
+
+/// What a pass wanted and what came of it.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Report {
+    pub error: Option<String>,
+    pub rows: Vec<ReportRow>,
+}
+
+/// A row of `citus_autoregister()`.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ReportRow {
+    pub nodename: String,
+    pub nodeport: i32,
+    pub nodeid: Option<i32>,
+    pub action: Action,
+    pub outcome: OutcomeWord,
+    pub reason: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OutcomeWord {
+    Done,
+    Planned,
+    Failed,
+    Skipped,
+}
+
+impl OutcomeWord {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Planned => "planned",
+            Self::Failed => "failed",
+            Self::Skipped => "skipped",
+        }
+    }
+}
+
+fn seconds(us: i64) -> f64 {
+    us as f64 / 1e6
+}
+
+fn millis(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e6).round() / 1e3
+}
+
+impl WorkerRow {
+    fn new(worker: &Worker, memory: &Memory) -> Self {
+        let probe = worker.endpoint.and_then(|endpoint| memory.probes.get(&endpoint));
+        let server = probe.and_then(|probe| probe.result.as_ref().ok());
+        let standing = memory.standings.get(&(worker.nodename.clone(), worker.nodeport));
+        Self {
+            nodename: worker.nodename.clone(),
+            nodeport: worker.nodeport,
+            address: worker.endpoint.map(|endpoint| endpoint.ip()),
+            nodeid: worker.nodeid,
+            groupid: worker.groupid,
+            state: worker.state.as_str(),
+            since: standing.map(|(_, since)| seconds(*since)),
+            reason: worker.reason.clone(),
+            remedy: worker.remedy.clone(),
+            source: worker.source.clone(),
+            system_identifier: server.map(|server| server.system_identifier),
+            server_version: server.map(|s| format!("{}.{}", s.version_num / 10_000, s.version_num % 10_000)),
+            citus_version: server.and_then(|server| server.citus.installed.clone()),
+            vector_version: server.and_then(|server| server.vector.installed.clone()),
+            round_trip_ms: probe.filter(|_| server.is_some()).map(|probe| millis(probe.round_trip)),
+            last_seen: probe.and_then(|probe| probe.last_seen_us).map(seconds),
+        }
+    }
+}
+
+impl Snapshot {
+    /// Before there is anything to show but the controller itself.
+    pub fn idle(role: Role, database: String) -> Self {
+        Self {
+            status: Status {
+                role,
+                paused: false,
+                enabled: true,
+                database,
+                last_cycle: None,
+                cycle_ms: None,
+                cycles: 0,
+                changes: 0,
+                dns_errors: 0,
+                probe_errors: 0,
+                errors: Vec::new(),
+                empty_sources: Vec::new(),
+                workers: BTreeMap::new(),
+            },
+            workers: Vec::new(),
+        }
+    }
+
+    pub fn of_cycle(
+        memory: &Memory,
+        coordinator: &Coordinator,
+        settings: &Settings,
+        database: String,
+        plan: &Plan,
+        took: Duration,
+        errors: Vec<String>,
+    ) -> Self {
+        let mut workers = BTreeMap::new();
+        for worker in &plan.workers {
+            *workers.entry(worker.state.as_str()).or_default() += 1;
+        }
+        let acts = settings.enabled && !coordinator.paused && coordinator.citus.is_some();
+        let complaints = memory
+            .discovery
+            .complaints
+            .iter()
+            .map(|c| format!("source {}: {}: {}", c.source, c.failure, c.message));
+        Self {
+            status: Status {
+                role: if acts { Role::Coordinator } else { Role::Observing },
+                paused: coordinator.paused,
+                enabled: settings.enabled,
+                database,
+                last_cycle: Some(seconds(memory.now().wall_us)),
+                cycle_ms: Some(millis(took)),
+                cycles: memory.cycles,
+                changes: memory.changes,
+                dns_errors: memory.dns_errors,
+                probe_errors: memory.probe_errors,
+                errors: complaints.chain(errors).collect(),
+                empty_sources: memory.discovery.empty.clone(),
+                workers,
+            },
+            workers: plan.workers.iter().map(|worker| WorkerRow::new(worker, memory)).collect(),
+        }
+    }
+}
+
+impl Report {
+    /// Why a request could not be met.
+    pub fn failed(error: &str) -> Self {
+        Self { error: Some(error.to_owned()), rows: Vec::new() }
+    }
+
+    /// What a request is told: `plan` is what was wanted, `outcome` what became of it.
+    pub fn new(request: Request, plan: &Plan, outcome: &Outcome) -> Self {
+        let rows = plan.workers.iter().map(|worker| report_row(request, plan, outcome, worker)).collect();
+        let error = match &outcome.coordinator_host {
+            Some(Err(error)) => Some(format!("citus_set_coordinator_host failed: {error}")),
+            _ => None,
+        };
+        Self { error, rows }
+    }
+}
+
+fn report_row(request: Request, plan: &Plan, outcome: &Outcome, worker: &Worker) -> ReportRow {
+    let is_planned = plan
+        .changes
+        .iter()
+        .any(|change| matches!(change, Change::Register { endpoint, .. } if Some(*endpoint) == worker.endpoint));
+    let registration = outcome
+        .registrations
+        .iter()
+        .find(|registration| Some(registration.endpoint) == worker.endpoint)
+        .map(|registration| &registration.result);
+    let (word, nodeid, reason) = match (worker.action, registration) {
+        (Action::Register, Some(Ok(nodeid))) => (OutcomeWord::Done, Some(*nodeid), None),
+        (Action::Register, Some(Err(error))) => (OutcomeWord::Failed, None, Some(error.to_string())),
+        (Action::Register, None) if is_planned && request.dry_run => (OutcomeWord::Planned, None, None),
+        (Action::None, _) if worker.nodeid.is_some() => (OutcomeWord::Done, worker.nodeid, worker.reason.clone()),
+        _ => (OutcomeWord::Skipped, worker.nodeid, worker.reason.clone()),
+    };
+    ReportRow {
+        nodename: worker.nodename.clone(),
+        nodeport: i32::from(worker.nodeport),
+        nodeid,
+        action: worker.action,
+        outcome: word,
+        reason,
+    }
+}
