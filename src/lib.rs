@@ -17,7 +17,18 @@ pgrx::pg_module_magic!(name, version);
 
 extension_sql_file!("../sql/tables.sql", name = "tables", requires = [sql_api::fleet]);
 extension_sql_file!("../sql/views.sql", name = "views", requires = ["tables", sql_api::fleet::snapshot]);
-extension_sql_file!("../sql/comments.sql", name = "comments", requires = ["views"]);
+extension_sql_file!(
+    "../sql/comments.sql",
+    name = "comments",
+    requires = [
+        "views",
+        sql_api::pg_catalog::citus_autoregister,
+        sql_api::fleet::status,
+        sql_api::fleet::doctor,
+        sql_api::fleet::pause,
+        sql_api::fleet::resume
+    ]
+);
 extension_sql_file!("../sql/grants.sql", name = "grants", finalize);
 
 /// Called by the server when it loads the library: by the postmaster where the library is in

@@ -20,7 +20,7 @@ const PASS_DEADLINE: Duration = Duration::from_secs(120);
 const CONTROLLER_DEADLINE: Duration = Duration::from_secs(5);
 
 #[pg_schema]
-mod pg_catalog {
+pub mod pg_catalog {
     use super::{Error, Report, autoregister};
     use pgrx::prelude::*;
 
@@ -35,7 +35,7 @@ mod pg_catalog {
     /// Errors: 42501 unless superuser; 25006 on a standby; 55000 on a worker, without Citus, in
     /// another database than the controller's, or when the library is not preloaded.
     #[pg_extern(volatile, parallel_unsafe)]
-    fn citus_autoregister(dry_run: default!(bool, false)) -> TableIterator<
+    pub fn citus_autoregister(dry_run: default!(bool, false)) -> TableIterator<
         'static,
         (
             name!(nodename, String),
@@ -72,13 +72,13 @@ pub mod fleet {
 
     /// The controller: role, paused, last cycle, its duration, errors, counts by state.
     #[pg_extern(volatile, parallel_unsafe)]
-    fn status() -> JsonB {
+    pub fn status() -> JsonB {
         JsonB(status_json().unwrap_or_else(|error: Error| error.raise()))
     }
 
     /// The configuration of this node and of the cluster, check by check: `ok`, `warning` or `error`.
     #[pg_extern(volatile, parallel_unsafe)]
-    fn doctor() -> TableIterator<
+    pub fn doctor() -> TableIterator<
         'static,
         (
             name!(check, String),
@@ -96,13 +96,13 @@ pub mod fleet {
     /// Stops all changes of the cluster's metadata until `fleet.resume()`; observation goes on. Waits
     /// for a change that is under way. Survives a restart and a failover.
     #[pg_extern(volatile, parallel_unsafe)]
-    fn pause() {
+    pub fn pause() {
         set_paused("fleet.pause()", true).unwrap_or_else(|error: Error| error.raise());
     }
 
     /// Lets changes happen again.
     #[pg_extern(volatile, parallel_unsafe)]
-    fn resume() {
+    pub fn resume() {
         set_paused("fleet.resume()", false).unwrap_or_else(|error: Error| error.raise());
     }
 }
