@@ -30,7 +30,10 @@ pub enum Error {
     Paused,
     /// An ERROR raised inside a transaction of the controller.
     #[error("{message}")]
-    Raised { sqlstate: PgSqlErrorCode, message: String },
+    Raised {
+        sqlstate: PgSqlErrorCode,
+        message: String,
+    },
     #[error("{0}")]
     Internal(String),
 }
@@ -45,7 +48,9 @@ impl Error {
             | Self::NoController
             | Self::NoCitus
             | Self::Paused
-            | Self::NotCoordinator { .. } => PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            | Self::NotCoordinator { .. } => {
+                PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
+            }
             Self::NoAnswer { .. } => PgSqlErrorCode::ERRCODE_QUERY_CANCELED,
             Self::PassFailed(_) | Self::Internal(_) => PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
             Self::Raised { sqlstate, .. } => *sqlstate,
@@ -54,14 +59,30 @@ impl Error {
 
     fn hint(&self) -> Option<&'static str> {
         Some(match self {
-            Self::NotSuperuser(_) => "Run the command as a superuser: it changes the cluster's metadata.",
-            Self::InRecovery(_) => "Run it on the primary coordinator; this server takes over when it is promoted.",
-            Self::NotPreloaded => "Set shared_preload_libraries = 'citus,citus_fleet' and restart the server.",
-            Self::OtherDatabase { .. } => "Connect to that database, or set citus_fleet.database and restart the server.",
-            Self::NoController => "It restarts within a second of a crash; if it does not, see the server log and max_worker_processes.",
-            Self::NoAnswer { .. } => "SELECT fleet.status() says what it is doing; the server log says more.",
-            Self::NoCitus => "Run CREATE EXTENSION citus; citus belongs into shared_preload_libraries before citus_fleet.",
-            Self::NotCoordinator { .. } => "Connect to the coordinator: it alone registers workers.",
+            Self::NotSuperuser(_) => {
+                "Run the command as a superuser: it changes the cluster's metadata."
+            }
+            Self::InRecovery(_) => {
+                "Run it on the primary coordinator; this server takes over when it is promoted."
+            }
+            Self::NotPreloaded => {
+                "Set shared_preload_libraries = 'citus,citus_fleet' and restart the server."
+            }
+            Self::OtherDatabase { .. } => {
+                "Connect to that database, or set citus_fleet.database and restart the server."
+            }
+            Self::NoController => {
+                "It restarts within a second of a crash; if it does not, see the server log and max_worker_processes."
+            }
+            Self::NoAnswer { .. } => {
+                "SELECT fleet.status() says what it is doing; the server log says more."
+            }
+            Self::NoCitus => {
+                "Run CREATE EXTENSION citus; citus belongs into shared_preload_libraries before citus_fleet."
+            }
+            Self::NotCoordinator { .. } => {
+                "Connect to the coordinator: it alone registers workers."
+            }
             Self::Paused => "SELECT fleet.resume();",
             Self::PassFailed(_) | Self::Raised { .. } | Self::Internal(_) => return None,
         })
@@ -94,7 +115,10 @@ impl From<serde_json::Error> for Error {
 /// and a metric label.
 pub fn one_line(text: &str) -> String {
     const MOST_CHARS: usize = 300;
-    let words: Vec<&str> = text.split(|c: char| c.is_control() || c == ' ').filter(|w| !w.is_empty()).collect();
+    let words: Vec<&str> = text
+        .split(|c: char| c.is_control() || c == ' ')
+        .filter(|w| !w.is_empty())
+        .collect();
     let line = words.join(" ");
     match line.char_indices().nth(MOST_CHARS) {
         Some((end, _)) => format!("{}…", &line[..end]),

@@ -11,17 +11,20 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 static WORKERS: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
-static DATABASE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"postgres"));
+static DATABASE: GucSetting<Option<CString>> =
+    GucSetting::<Option<CString>>::new(Some(c"postgres"));
 static ENABLED: GucSetting<bool> = GucSetting::<bool>::new(true);
 static INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(5_000);
 static PROBE_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(3_000);
 static ABSENT_AFTER: GucSetting<i32> = GucSetting::<i32>::new(60);
 static NODE_NAMES: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"auto"));
 static NAMESERVER: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
-static ALLOWED_NETWORKS: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"private"));
+static ALLOWED_NETWORKS: GucSetting<Option<CString>> =
+    GucSetting::<Option<CString>>::new(Some(c"private"));
 static ALLOWED_NAMES: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 static MAX_WORKERS: GucSetting<i32> = GucSetting::<i32>::new(1024);
-static COORDINATOR_HOST: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+static COORDINATOR_HOST: GucSetting<Option<CString>> =
+    GucSetting::<Option<CString>>::new(Some(c""));
 static EVENT_RETENTION: GucSetting<i32> = GucSetting::<i32>::new(30 * 24 * 3600);
 
 /// The largest value of `citus_fleet.max_workers`; the board in shared memory has room for as many.
@@ -80,7 +83,10 @@ pub fn own_port() -> i32 {
 }
 
 fn text(setting: &GucSetting<Option<CString>>) -> String {
-    setting.get().map(|value| value.to_string_lossy().trim().to_owned()).unwrap_or_default()
+    setting
+        .get()
+        .map(|value| value.to_string_lossy().trim().to_owned())
+        .unwrap_or_default()
 }
 
 fn millis(setting: &GucSetting<i32>) -> Duration {
@@ -97,7 +103,9 @@ fn parse_node_names(text: &str) -> Result<NodeNames, String> {
         "ptr" => Ok(NodeNames::Ptr),
         "given" => Ok(NodeNames::Given),
         "address" => Ok(NodeNames::Address),
-        other => Err(format!("{other:?} is not one of auto, ptr, given and address.")),
+        other => Err(format!(
+            "{other:?} is not one of auto, ptr, given and address."
+        )),
     }
 }
 
@@ -106,9 +114,10 @@ fn parse_nameserver(text: &str) -> Result<Option<SocketAddr>, String> {
         return Ok(None);
     }
     match parse_host_port(text) {
-        Ok((host, port)) if host.parse::<std::net::IpAddr>().is_ok() => {
-            Ok(host.parse().ok().map(|ip| SocketAddr::new(ip, port.unwrap_or(53))))
-        }
+        Ok((host, port)) if host.parse::<std::net::IpAddr>().is_ok() => Ok(host
+            .parse()
+            .ok()
+            .map(|ip| SocketAddr::new(ip, port.unwrap_or(53)))),
         _ => Err(format!("{text:?} is not an address such as 10.0.0.2:53.")),
     }
 }
@@ -120,33 +129,97 @@ pub fn define() {
     string(c"citus_fleet.workers", c"Where workers are found.",
         c"Sources between commas: name[:port] (A and AAAA records), srv:name (SRV records), name-{n}[:port] (n = 1, 2, ...) or address[:port].",
         &WORKERS, GucContext::Sighup, Some(check_workers));
-    string(c"citus_fleet.database", c"The database whose Citus cluster the controller looks after.",
-        c"Takes effect when the server starts.", &DATABASE, GucContext::Postmaster, None);
+    string(
+        c"citus_fleet.database",
+        c"The database whose Citus cluster the controller looks after.",
+        c"Takes effect when the server starts.",
+        &DATABASE,
+        GucContext::Postmaster,
+        None,
+    );
     GucRegistry::define_bool_guc(c"citus_fleet.enabled", c"Whether the controller changes the cluster by itself.",
         c"When off, it observes and reports; citus_autoregister() still works, as VACUUM does without autovacuum.",
         &ENABLED, GucContext::Sighup, GucFlags::default());
-    GucRegistry::define_int_guc(c"citus_fleet.interval", c"Time between two cycles of the controller.",
-        c"Cycles come faster by themselves while a server is starting.", &INTERVAL, 100, 3_600_000, GucContext::Sighup, ms);
-    GucRegistry::define_int_guc(c"citus_fleet.probe_timeout", c"Deadline of one DNS lookup and of one login to a worker.",
-        c"", &PROBE_TIMEOUT, 100, 60_000, GucContext::Sighup, ms);
-    GucRegistry::define_int_guc(c"citus_fleet.absent_after", c"How long a worker may go unnamed by every source before it counts as absent.",
-        c"It must also have stopped answering. Nothing is removed.", &ABSENT_AFTER, 0, 30 * 24 * 3600, GucContext::Sighup, s);
+    GucRegistry::define_int_guc(
+        c"citus_fleet.interval",
+        c"Time between two cycles of the controller.",
+        c"Cycles come faster by themselves while a server is starting.",
+        &INTERVAL,
+        100,
+        3_600_000,
+        GucContext::Sighup,
+        ms,
+    );
+    GucRegistry::define_int_guc(
+        c"citus_fleet.probe_timeout",
+        c"Deadline of one DNS lookup and of one login to a worker.",
+        c"",
+        &PROBE_TIMEOUT,
+        100,
+        60_000,
+        GucContext::Sighup,
+        ms,
+    );
+    GucRegistry::define_int_guc(
+        c"citus_fleet.absent_after",
+        c"How long a worker may go unnamed by every source before it counts as absent.",
+        c"It must also have stopped answering. Nothing is removed.",
+        &ABSENT_AFTER,
+        0,
+        30 * 24 * 3600,
+        GucContext::Sighup,
+        s,
+    );
     string(c"citus_fleet.node_names", c"Which name of a worker is registered: auto, ptr, given or address.",
         c"auto takes the SRV target, the PTR name, the name in the source or the address, the first that leads to this server alone.",
         &NODE_NAMES, GucContext::Sighup, Some(check_node_names));
-    string(c"citus_fleet.nameserver", c"The DNS server to ask for the sources, as address[:port]; empty = the system's resolver.",
-        c"", &NAMESERVER, GucContext::Sighup, Some(check_nameserver));
+    string(
+        c"citus_fleet.nameserver",
+        c"The DNS server to ask for the sources, as address[:port]; empty = the system's resolver.",
+        c"",
+        &NAMESERVER,
+        GucContext::Sighup,
+        Some(check_nameserver),
+    );
     string(c"citus_fleet.allowed_networks", c"Networks that workers may live in, as CIDR blocks between commas.",
         c"private stands for RFC 1918, 100.64.0.0/10 and fc00::/7. Loopback is allowed where the coordinator is registered on loopback.",
         &ALLOWED_NETWORKS, GucContext::Sighup, Some(check_networks));
-    string(c"citus_fleet.allowed_names", c"Suffixes that the names of workers must have, between commas; empty = any.",
-        c"", &ALLOWED_NAMES, GucContext::Sighup, Some(check_names));
-    GucRegistry::define_int_guc(c"citus_fleet.max_workers", c"More endpoints than this in the answers of the sources are refused.",
-        c"", &MAX_WORKERS, 1, MOST_WORKERS, GucContext::Sighup, GucFlags::default());
-    string(c"citus_fleet.coordinator_host", c"The coordinator's own host[:port]; when set, its row in pg_dist_node is kept at it.",
-        c"The port is this server's own where none is given.", &COORDINATOR_HOST, GucContext::Sighup, Some(check_coordinator_host));
-    GucRegistry::define_int_guc(c"citus_fleet.event_retention", c"How long rows of fleet.events are kept.",
-        c"", &EVENT_RETENTION, 60, i32::MAX, GucContext::Sighup, s);
+    string(
+        c"citus_fleet.allowed_names",
+        c"Suffixes that the names of workers must have, between commas; empty = any.",
+        c"",
+        &ALLOWED_NAMES,
+        GucContext::Sighup,
+        Some(check_names),
+    );
+    GucRegistry::define_int_guc(
+        c"citus_fleet.max_workers",
+        c"More endpoints than this in the answers of the sources are refused.",
+        c"",
+        &MAX_WORKERS,
+        1,
+        MOST_WORKERS,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
+    string(
+        c"citus_fleet.coordinator_host",
+        c"The coordinator's own host[:port]; when set, its row in pg_dist_node is kept at it.",
+        c"The port is this server's own where none is given.",
+        &COORDINATOR_HOST,
+        GucContext::Sighup,
+        Some(check_coordinator_host),
+    );
+    GucRegistry::define_int_guc(
+        c"citus_fleet.event_retention",
+        c"How long rows of fleet.events are kept.",
+        c"",
+        &EVENT_RETENTION,
+        60,
+        i32::MAX,
+        GucContext::Sighup,
+        s,
+    );
     // SAFETY: the string is static, and the library is being loaded by the only thread there is.
     unsafe { pg_sys::MarkGUCPrefixReserved(c"citus_fleet".as_ptr()) };
 }
@@ -162,7 +235,15 @@ fn string(
     // SAFETY: every hook passed here is guarded by `#[pg_guard]`.
     unsafe {
         GucRegistry::define_string_guc_with_hooks(
-            name, short, long, setting, context, GucFlags::default(), check, None, None,
+            name,
+            short,
+            long,
+            setting,
+            context,
+            GucFlags::default(),
+            check,
+            None,
+            None,
         );
     }
 }
@@ -192,7 +273,9 @@ check_hook!(check_networks, |text| Networks::parse(text).map(drop));
 check_hook!(check_names, |text| NameSuffixes::parse(text).map(drop));
 check_hook!(check_coordinator_host, |text| match text {
     "" => Ok(()),
-    host => parse_host_port(host).map(drop).map_err(|why| format!("{host:?}: {why}.")),
+    host => parse_host_port(host)
+        .map(drop)
+        .map_err(|why| format!("{host:?}: {why}.")),
 });
 
 /// Tells the server why a value is refused; it becomes the DETAIL of its error.

@@ -48,8 +48,16 @@ pub fn apply(changes: &[Change]) -> Outcome {
             Change::SetCoordinatorHost { nodename, nodeport } => {
                 outcome.coordinator_host = Some(set_coordinator_host(nodename, *nodeport));
             }
-            Change::Register { nodename, nodeport, endpoint } => {
-                nodes.push(Node { nodename, nodeport: *nodeport, endpoint: *endpoint });
+            Change::Register {
+                nodename,
+                nodeport,
+                endpoint,
+            } => {
+                nodes.push(Node {
+                    nodename,
+                    nodeport: *nodeport,
+                    endpoint: *endpoint,
+                });
             }
         }
     }
@@ -64,7 +72,10 @@ fn register(nodes: &[Node<'_>]) -> Vec<Registration> {
         Ok(ids) => nodes
             .iter()
             .zip(ids)
-            .map(|(node, nodeid)| Registration { endpoint: node.endpoint, result: Ok(nodeid) })
+            .map(|(node, nodeid)| Registration {
+                endpoint: node.endpoint,
+                result: Ok(nodeid),
+            })
             .collect(),
         Err(error) if nodes.len() == 1 || concerns_all(&error) => {
             let message = error.to_string();
@@ -85,8 +96,10 @@ fn concerns_all(error: &Error) -> bool {
     use PgSqlErrorCode as Code;
     matches!(
         error,
-        Error::Raised { sqlstate: Code::ERRCODE_LOCK_NOT_AVAILABLE | Code::ERRCODE_QUERY_CANCELED, .. }
-            | Error::Paused
+        Error::Raised {
+            sqlstate: Code::ERRCODE_LOCK_NOT_AVAILABLE | Code::ERRCODE_QUERY_CANCELED,
+            ..
+        } | Error::Paused
     )
 }
 

@@ -106,15 +106,35 @@ mod tests {
         ] {
             assert_eq!(HostName::parse(name).unwrap().as_str(), name);
         }
-        assert_eq!(HostName::parse("Worker.Example.").unwrap().as_str(), "worker.example");
+        assert_eq!(
+            HostName::parse("Worker.Example.").unwrap().as_str(),
+            "worker.example"
+        );
     }
 
     #[test]
     fn refuses_what_libpq_or_sql_could_read_otherwise() {
         for name in [
-            "", ".", "a..b", "a,b", "/run/postgresql", "@abstract", "a b", "a\tb", "a'b", "a\"b",
-            "a;b", "a\0b", "-a", "a-", "xn--wrker-jua", "w\u{f6}rker", "10.0.0.999", "1",
-            &"a".repeat(64), &vec!["a"; 128].join("."),
+            "",
+            ".",
+            "a..b",
+            "a,b",
+            "/run/postgresql",
+            "@abstract",
+            "a b",
+            "a\tb",
+            "a'b",
+            "a\"b",
+            "a;b",
+            "a\0b",
+            "-a",
+            "a-",
+            "xn--wrker-jua",
+            "w\u{f6}rker",
+            "10.0.0.999",
+            "1",
+            &"a".repeat(64),
+            &vec!["a"; 128].join("."),
         ] {
             assert!(HostName::parse(name).is_err(), "{name:?} was accepted");
         }

@@ -17,7 +17,11 @@ pub enum Source {
     /// `srv:_postgresql._tcp.citus-workers`: every SRV record is a candidate with its own port.
     Srv { name: HostName },
     /// `citus-worker-{n}`: n = 1, 2, … until [`Source::PATTERN_GAP`] names in a row do not exist.
-    Pattern { before: String, after: String, port: u16 },
+    Pattern {
+        before: String,
+        after: String,
+        port: u16,
+    },
     /// `10.0.0.7:5432` or `[::1]:5432`.
     Address(SocketAddr),
 }
@@ -37,7 +41,11 @@ impl fmt::Display for Source {
         match self {
             Self::Host { name, port } => write!(f, "{name}:{port}"),
             Self::Srv { name } => write!(f, "srv:{name}"),
-            Self::Pattern { before, after, port } => write!(f, "{before}{{n}}{after}:{port}"),
+            Self::Pattern {
+                before,
+                after,
+                port,
+            } => write!(f, "{before}{{n}}{after}:{port}"),
             Self::Address(address) => write!(f, "{address}"),
         }
     }
@@ -65,7 +73,9 @@ fn parse_source(part: &str) -> Result<Source, String> {
         return Err("there is nothing between two commas".into());
     }
     if let Some(name) = part.strip_prefix("srv:") {
-        return Ok(Source::Srv { name: HostName::parse(name)? });
+        return Ok(Source::Srv {
+            name: HostName::parse(name)?,
+        });
     }
     if let Some(address) = parse_address(part)? {
         return Ok(Source::Address(address));
@@ -77,9 +87,16 @@ fn parse_source(part: &str) -> Result<Source, String> {
             .filter(|(before, after)| !format!("{before}{after}").contains(['{', '}']))
             .ok_or("a pattern has {n} in it exactly once and no other braces")?;
         Source::numbered(before, 1, after)?;
-        return Ok(Source::Pattern { before: before.into(), after: after.into(), port });
+        return Ok(Source::Pattern {
+            before: before.into(),
+            after: after.into(),
+            port,
+        });
     }
-    Ok(Source::Host { name: HostName::parse(name)?, port })
+    Ok(Source::Host {
+        name: HostName::parse(name)?,
+        port,
+    })
 }
 
 /// An address with or without a port; `None` when the text is not meant as an address.
@@ -101,7 +118,9 @@ fn parse_address(text: &str) -> Result<Option<SocketAddr>, String> {
     }
     match text.rsplit_once(':') {
         Some((address, port)) => match address.parse::<IpAddr>() {
-            Ok(address) if address.is_ipv4() => Ok(Some(SocketAddr::new(address, parse_port(port)?))),
+            Ok(address) if address.is_ipv4() => {
+                Ok(Some(SocketAddr::new(address, parse_port(port)?)))
+            }
             _ => Ok(None),
         },
         None => Ok(None),
@@ -126,7 +145,8 @@ fn parse_port(text: &str) -> Result<u16, String> {
 /// Parses `citus_fleet.coordinator_host`: a host name or an address, and a port where one is given.
 pub fn parse_host_port(text: &str) -> Result<(String, Option<u16>), String> {
     if let Some(address) = parse_address(text)? {
-        let given = text.ends_with(&format!(":{}", address.port())) && text.parse::<IpAddr>().is_err();
+        let given =
+            text.ends_with(&format!(":{}", address.port())) && text.parse::<IpAddr>().is_err();
         return Ok((address.ip().to_string(), given.then_some(address.port())));
     }
     let (name, port) = split_port(text)?;
@@ -147,21 +167,42 @@ mod tests {
 
     #[test]
     fn every_kind_of_source() {
-        let host = |name: &str, port| Source::Host { name: HostName::parse(name).unwrap(), port };
+        let host = |name: &str, port| Source::Host {
+            name: HostName::parse(name).unwrap(),
+            port,
+        };
         assert_eq!(parse_sources("  ").unwrap(), vec![]);
         assert_eq!(one("worker"), host("worker", 5432));
         assert_eq!(one("worker:5433"), host("worker", 5433));
-        assert_eq!(one("10.0.0.7:6000"), Source::Address("10.0.0.7:6000".parse().unwrap()));
-        assert_eq!(one("10.0.0.7"), Source::Address("10.0.0.7:5432".parse().unwrap()));
-        assert_eq!(one("fd00::7"), Source::Address("[fd00::7]:5432".parse().unwrap()));
-        assert_eq!(one("[fd00::7]:6000"), Source::Address("[fd00::7]:6000".parse().unwrap()));
+        assert_eq!(
+            one("10.0.0.7:6000"),
+            Source::Address("10.0.0.7:6000".parse().unwrap())
+        );
+        assert_eq!(
+            one("10.0.0.7"),
+            Source::Address("10.0.0.7:5432".parse().unwrap())
+        );
+        assert_eq!(
+            one("fd00::7"),
+            Source::Address("[fd00::7]:5432".parse().unwrap())
+        );
+        assert_eq!(
+            one("[fd00::7]:6000"),
+            Source::Address("[fd00::7]:6000".parse().unwrap())
+        );
         assert_eq!(
             one("srv:_postgresql._tcp.citus-workers"),
-            Source::Srv { name: HostName::parse("_postgresql._tcp.citus-workers").unwrap() }
+            Source::Srv {
+                name: HostName::parse("_postgresql._tcp.citus-workers").unwrap()
+            }
         );
         assert_eq!(
             one("citus-worker-{n}.ns:6000"),
-            Source::Pattern { before: "citus-worker-".into(), after: ".ns".into(), port: 6000 }
+            Source::Pattern {
+                before: "citus-worker-".into(),
+                after: ".ns".into(),
+                port: 6000
+            }
         );
         assert_eq!(parse_sources("a, b:1 ,c").unwrap().len(), 3);
     }
@@ -169,9 +210,18 @@ mod tests {
     #[test]
     fn the_error_names_the_part() {
         for (text, part) in [
-            ("a,,b", "\"\""), ("a,b c", "\"b c\""), ("a:0", "\"0\""), ("a:70000", "\"70000\""),
-            ("a:+1", "\"+1\""), ("a:", "\"\""), ("w-{n}-{n}", "{n}"), ("w-{m}", "{n}"),
-            ("a,b,a", "twice"), ("srv:", "empty"), ("[::1", "bracket"), ("a/b", "'/'"),
+            ("a,,b", "\"\""),
+            ("a,b c", "\"b c\""),
+            ("a:0", "\"0\""),
+            ("a:70000", "\"70000\""),
+            ("a:+1", "\"+1\""),
+            ("a:", "\"\""),
+            ("w-{n}-{n}", "{n}"),
+            ("w-{m}", "{n}"),
+            ("a,b,a", "twice"),
+            ("srv:", "empty"),
+            ("[::1", "bracket"),
+            ("a/b", "'/'"),
             ("10.0.0.256:1", "number"),
         ] {
             let error = parse_sources(text).unwrap_err();
@@ -182,11 +232,26 @@ mod tests {
     #[test]
     fn a_coordinator_host_keeps_whether_a_port_was_given() {
         assert_eq!(parse_host_port("coord").unwrap(), ("coord".into(), None));
-        assert_eq!(parse_host_port("coord:6000").unwrap(), ("coord".into(), Some(6000)));
-        assert_eq!(parse_host_port("10.0.0.1").unwrap(), ("10.0.0.1".into(), None));
-        assert_eq!(parse_host_port("10.0.0.1:5432").unwrap(), ("10.0.0.1".into(), Some(5432)));
-        assert_eq!(parse_host_port("fd00::5432").unwrap(), ("fd00::5432".into(), None));
-        assert_eq!(parse_host_port("[fd00::1]:5432").unwrap(), ("fd00::1".into(), Some(5432)));
+        assert_eq!(
+            parse_host_port("coord:6000").unwrap(),
+            ("coord".into(), Some(6000))
+        );
+        assert_eq!(
+            parse_host_port("10.0.0.1").unwrap(),
+            ("10.0.0.1".into(), None)
+        );
+        assert_eq!(
+            parse_host_port("10.0.0.1:5432").unwrap(),
+            ("10.0.0.1".into(), Some(5432))
+        );
+        assert_eq!(
+            parse_host_port("fd00::5432").unwrap(),
+            ("fd00::5432".into(), None)
+        );
+        assert_eq!(
+            parse_host_port("[fd00::1]:5432").unwrap(),
+            ("fd00::1".into(), Some(5432))
+        );
         assert!(parse_host_port("a,b").is_err());
     }
 

@@ -5,9 +5,9 @@
 use super::credentials::Credentials;
 use crate::decide::model::{CitusFacts, Coordinator};
 use crate::error::Error;
-use pgrx::prelude::*;
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys;
+use pgrx::prelude::*;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::ffi::CStr;
@@ -23,7 +23,10 @@ pub fn read() -> Result<(Coordinator, Credentials), Error> {
         user,
     };
     if is_installed(c"citus") {
-        let citus: Citus = value(include_str!("citus.sql"), &[credentials.user.as_str().into()])?;
+        let citus: Citus = value(
+            include_str!("citus.sql"),
+            &[credentials.user.as_str().into()],
+        )?;
         coordinator.citus = Some(citus.facts);
         credentials.authinfo = citus.authinfo.unwrap_or_default();
     }
@@ -50,7 +53,12 @@ pub fn read_one<T: FromDatum + IntoDatum>(
     statement: &str,
     parameters: &[DatumWithOid<'_>],
 ) -> Result<Option<T>, Error> {
-    Ok(Spi::connect(|client| client.select(statement, Some(1), parameters)?.first().get_one())?)
+    Ok(Spi::connect(|client| {
+        client
+            .select(statement, Some(1), parameters)?
+            .first()
+            .get_one()
+    })?)
 }
 
 /// Whether an extension is installed in this database.
@@ -64,7 +72,10 @@ pub fn own_group() -> Result<Option<i32>, Error> {
     if !is_installed(c"citus") {
         return Ok(None);
     }
-    read_one("SELECT g.groupid FROM pg_catalog.pg_dist_local_group g LIMIT 1", &[])
+    read_one(
+        "SELECT g.groupid FROM pg_catalog.pg_dist_local_group g LIMIT 1",
+        &[],
+    )
 }
 
 /// A setting's value, or nothing where no library has defined it.
@@ -72,14 +83,20 @@ pub fn setting(name: &CStr) -> String {
     // SAFETY: with missing_ok the call returns null instead of raising; the text is copied.
     unsafe {
         let value = pg_sys::GetConfigOption(name.as_ptr(), true, false);
-        if value.is_null() { String::new() } else { CStr::from_ptr(value).to_string_lossy().into_owned() }
+        if value.is_null() {
+            String::new()
+        } else {
+            CStr::from_ptr(value).to_string_lossy().into_owned()
+        }
     }
 }
 
 fn current_user() -> String {
     // SAFETY: the current role exists; the name is copied.
     unsafe {
-        CStr::from_ptr(pg_sys::GetUserNameFromId(pg_sys::GetUserId(), false)).to_string_lossy().into_owned()
+        CStr::from_ptr(pg_sys::GetUserNameFromId(pg_sys::GetUserId(), false))
+            .to_string_lossy()
+            .into_owned()
     }
 }
 
@@ -88,6 +105,10 @@ pub fn current_database() -> String {
     // SAFETY: a catalog lookup inside a transaction; null only for a database that is gone.
     unsafe {
         let name = pg_sys::get_database_name(pg_sys::MyDatabaseId);
-        if name.is_null() { String::new() } else { CStr::from_ptr(name).to_string_lossy().into_owned() }
+        if name.is_null() {
+            String::new()
+        } else {
+            CStr::from_ptr(name).to_string_lossy().into_owned()
+        }
     }
 }

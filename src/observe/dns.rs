@@ -6,7 +6,9 @@ use crate::decide::names::HostName;
 use crate::decide::sources::Source;
 use crate::error::one_line;
 use futures_util::future::join_all;
-use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts};
+use hickory_resolver::config::{
+    ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts,
+};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::{Query, ResponseCode};
@@ -36,8 +38,14 @@ pub struct Dns {
 impl Dns {
     /// The resolver of the system: resolv.conf and the hosts file, as Citus's connections use it.
     pub fn system(deadline: Duration) -> Result<Self, String> {
-        let (config, options) = system_conf::read_system_conf().map_err(|error| error.to_string())?;
-        let search = config.domain().into_iter().chain(config.search()).cloned().collect();
+        let (config, options) =
+            system_conf::read_system_conf().map_err(|error| error.to_string())?;
+        let search = config
+            .domain()
+            .into_iter()
+            .chain(config.search())
+            .cloned()
+            .collect();
         let ndots = options.ndots;
         let hosts = Hosts::from_system().unwrap_or_default();
         Self::new(config, options, search, ndots, hosts, deadline)
@@ -45,13 +53,21 @@ impl Dns {
 
     /// One name server, for fully qualified names.
     pub fn nameserver(server: SocketAddr, deadline: Duration) -> Result<Self, String> {
-        let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
-            connection.port = server.port();
-            connection
-        });
+        let connections =
+            [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
+                connection.port = server.port();
+                connection
+            });
         let server = NameServerConfig::new(server.ip(), true, connections.into());
         let config = ResolverConfig::from_parts(None, Vec::new(), vec![server]);
-        Self::new(config, ResolverOpts::default(), Vec::new(), 1, Hosts::default(), deadline)
+        Self::new(
+            config,
+            ResolverOpts::default(),
+            Vec::new(),
+            1,
+            Hosts::default(),
+            deadline,
+        )
     }
 
     fn new(
@@ -69,33 +85,53 @@ impl Dns {
         let mut builder = Resolver::builder_with_config(config, TokioRuntimeProvider::default());
         *builder.options_mut() = options;
         let resolver = builder.build().map_err(|error| error.to_string())?;
-        Ok(Self { resolver, search, ndots, hosts, deadline })
+        Ok(Self {
+            resolver,
+            search,
+            ndots,
+            hosts,
+            deadline,
+        })
     }
 
     /// Asks every source, all at the same time.
     pub async fn ask(&self, sources: &[Source], max_workers: usize) -> Vec<SourceAnswer> {
-        join_all(sources.iter().map(|source| self.ask_one(source, max_workers))).await
+        join_all(
+            sources
+                .iter()
+                .map(|source| self.ask_one(source, max_workers)),
+        )
+        .await
     }
 
     async fn ask_one(&self, source: &Source, max_workers: usize) -> SourceAnswer {
         let mut failed = None;
         let names = match source {
             Source::Address(endpoint) => {
-                let found = Found { endpoint: *endpoint, given: None };
+                let found = Found {
+                    endpoint: *endpoint,
+                    given: None,
+                };
                 BTreeMap::from([(endpoint.to_string(), Answer::Found(vec![found]))])
             }
             Source::Host { name, port } => {
                 BTreeMap::from([(name.to_string(), self.host(name, *port).await)])
             }
-            Source::Pattern { before, after, port } => {
-                self.pattern(before, after, *port, max_workers).await
-            }
+            Source::Pattern {
+                before,
+                after,
+                port,
+            } => self.pattern(before, after, *port, max_workers).await,
             Source::Srv { name } => self.srv(name).await.unwrap_or_else(|failure| {
                 failed = Some(failure);
                 BTreeMap::new()
             }),
         };
-        SourceAnswer { source: source.to_string(), failed, names }
+        SourceAnswer {
+            source: source.to_string(),
+            failed,
+            names,
+        }
     }
 
     async fn host(&self, name: &HostName, port: u16) -> Answer {
@@ -104,7 +140,10 @@ impl Dns {
             Ok(addresses) => Answer::Found(
                 addresses
                     .into_iter()
-                    .map(|address| Found { endpoint: SocketAddr::new(address, port), given: Some(name.clone()) })
+                    .map(|address| Found {
+                        endpoint: SocketAddr::new(address, port),
+                        given: Some(name.clone()),
+                    })
                     .collect(),
             ),
             Err((failure, message)) => Answer::Failed(failure, message),
@@ -113,7 +152,13 @@ impl Dns {
 
     /// Names with n = 1, 2, … until [`Source::PATTERN_GAP`] in a row do not exist. A lookup that
     /// failed is no sign that the name does not exist, but a row of them ends the search too.
-    async fn pattern(&self, before: &str, after: &str, port: u16, max_workers: usize) -> BTreeMap<String, Answer> {
+    async fn pattern(
+        &self,
+        before: &str,
+        after: &str,
+        port: u16,
+        max_workers: usize,
+    ) -> BTreeMap<String, Answer> {
         let mut names = BTreeMap::new();
         let mut gap = 0;
         let mut next = 1;
@@ -123,7 +168,11 @@ impl Dns {
                 .collect();
             let answers = join_all(stride.iter().map(|name| self.host(name, port))).await;
             for (name, answer) in stride.into_iter().zip(answers) {
-                gap = if matches!(answer, Answer::Found(_)) { 0 } else { gap + 1 };
+                gap = if matches!(answer, Answer::Found(_)) {
+                    0
+                } else {
+                    gap + 1
+                };
                 names.insert(name.to_string(), answer);
                 if gap == Source::PATTERN_GAP {
                     return names;
@@ -143,7 +192,10 @@ impl Dns {
         let mut enclosed: BTreeMap<String, BTreeSet<IpAddr>> = BTreeMap::new();
         for record in &additionals {
             if let Some(address) = record.data.ip_addr() {
-                enclosed.entry(record.name.to_lowercase().to_utf8()).or_default().insert(address);
+                enclosed
+                    .entry(record.name.to_lowercase().to_utf8())
+                    .or_default()
+                    .insert(address);
             }
         }
         let targets = answers.iter().filter_map(|record| match &record.data {
@@ -157,7 +209,12 @@ impl Dns {
         Ok(join_all(answered).await.into_iter().collect())
     }
 
-    async fn target(&self, target: String, port: u16, enclosed: Option<BTreeSet<IpAddr>>) -> (String, Answer) {
+    async fn target(
+        &self,
+        target: String,
+        port: u16,
+        enclosed: Option<BTreeSet<IpAddr>>,
+    ) -> (String, Answer) {
         let label = format!("{target}:{port}");
         // RFC 2782: "." means that the service is decidedly not available.
         if target == "." {
@@ -165,7 +222,10 @@ impl Dns {
         }
         let name = match HostName::parse(&target) {
             Ok(_) if port == 0 => {
-                return (label, Answer::Failed(DnsFailure::Malformed, "port 0".into()));
+                return (
+                    label,
+                    Answer::Failed(DnsFailure::Malformed, "port 0".into()),
+                );
             }
             Ok(name) => name,
             Err(why) => return (one_line(&label), Answer::Failed(DnsFailure::Malformed, why)),
@@ -174,7 +234,10 @@ impl Dns {
             Some(addresses) => Answer::Found(
                 addresses
                     .into_iter()
-                    .map(|address| Found { endpoint: SocketAddr::new(address, port), given: Some(name.clone()) })
+                    .map(|address| Found {
+                        endpoint: SocketAddr::new(address, port),
+                        given: Some(name.clone()),
+                    })
                     .collect(),
             ),
             None => self.host(&name, port).await,
@@ -188,12 +251,17 @@ impl Dns {
         if !listed.is_empty() {
             return Ok(listed);
         }
-        let (v4, v6) = futures_util::join!(self.lookup(name, RecordType::A), self.lookup(name, RecordType::AAAA));
+        let (v4, v6) = futures_util::join!(
+            self.lookup(name, RecordType::A),
+            self.lookup(name, RecordType::AAAA)
+        );
         let mut addresses = BTreeSet::new();
         let mut failure = None;
         for answer in [v4, v6] {
             match answer {
-                Ok(Some((records, _))) => addresses.extend(records.iter().filter_map(|r| r.data.ip_addr())),
+                Ok(Some((records, _))) => {
+                    addresses.extend(records.iter().filter_map(|r| r.data.ip_addr()))
+                }
                 Ok(None) => {}
                 Err(error) => failure = Some(error),
             }
@@ -207,21 +275,38 @@ impl Dns {
     /// The name that an address says it has, when it is a host name at all.
     pub async fn pointer(&self, address: IpAddr) -> Option<HostName> {
         let lookup = self.resolver.reverse_lookup(address);
-        let lookup = tokio::time::timeout(self.deadline, lookup).await.ok()?.ok()?;
-        lookup.answers().iter().find_map(|record| match &record.data {
-            RData::PTR(name) => HostName::parse(&name.0.to_utf8()).ok(),
-            _ => None,
-        })
+        let lookup = tokio::time::timeout(self.deadline, lookup)
+            .await
+            .ok()?
+            .ok()?;
+        lookup
+            .answers()
+            .iter()
+            .find_map(|record| match &record.data {
+                RData::PTR(name) => HostName::parse(&name.0.to_utf8()).ok(),
+                _ => None,
+            })
     }
 
     /// What the hosts file says of a name.
     fn listed(&self, name: &HostName) -> Vec<IpAddr> {
-        let Ok(mut full) = Name::from_ascii(name.as_str()) else { return Vec::new() };
+        let Ok(mut full) = Name::from_ascii(name.as_str()) else {
+            return Vec::new();
+        };
         full.set_fqdn(true);
         [RecordType::A, RecordType::AAAA]
             .into_iter()
-            .filter_map(|kind| self.hosts.lookup_static_host(&Query::query(full.clone(), kind)))
-            .flat_map(|lookup| lookup.answers().iter().filter_map(|r| r.data.ip_addr()).collect::<Vec<_>>())
+            .filter_map(|kind| {
+                self.hosts
+                    .lookup_static_host(&Query::query(full.clone(), kind))
+            })
+            .flat_map(|lookup| {
+                lookup
+                    .answers()
+                    .iter()
+                    .filter_map(|r| r.data.ip_addr())
+                    .collect::<Vec<_>>()
+            })
             .collect()
     }
 
@@ -233,12 +318,24 @@ impl Dns {
 
     /// Looks a name up with the search list, as getaddrinfo(3) does, except that a failure on the
     /// way is not forgotten when a later suffix turns out not to exist.
-    async fn search_lookup(&self, name: &HostName, kind: RecordType) -> Result<Option<Records>, Failure> {
+    async fn search_lookup(
+        &self,
+        name: &HostName,
+        kind: RecordType,
+    ) -> Result<Option<Records>, Failure> {
         let mut failure = None;
         for full in self.full_names(name)? {
             match self.resolver.lookup(full, kind).await {
-                Ok(lookup) if lookup.answers().iter().any(|record| record.record_type() == kind) => {
-                    return Ok(Some((lookup.answers().to_vec(), lookup.additionals().to_vec())));
+                Ok(lookup)
+                    if lookup
+                        .answers()
+                        .iter()
+                        .any(|record| record.record_type() == kind) =>
+                {
+                    return Ok(Some((
+                        lookup.answers().to_vec(),
+                        lookup.additionals().to_vec(),
+                    )));
                 }
                 Ok(_) => {}
                 Err(error) => failure = classify(&error).or(failure),
@@ -249,7 +346,8 @@ impl Dns {
 
     /// A name with the search list applied: fully qualified names in the order to try them.
     fn full_names(&self, name: &HostName) -> Result<Vec<Name>, Failure> {
-        let malformed = |error: &dyn std::fmt::Display| (DnsFailure::Malformed, one_line(&error.to_string()));
+        let malformed =
+            |error: &dyn std::fmt::Display| (DnsFailure::Malformed, one_line(&error.to_string()));
         let mut bare = Name::from_ascii(name.as_str()).map_err(|error| malformed(&error))?;
         bare.set_fqdn(false);
         let mut names: Vec<Name> = self

@@ -51,8 +51,15 @@ pub struct Network {
 impl Network {
     pub fn new() -> std::io::Result<Self> {
         // One thread, this one: PostgreSQL's signal handlers must not run on another.
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        Ok(Self { runtime, underway: FuturesUnordered::new(), asked: BTreeSet::new(), answers: Vec::new() })
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        Ok(Self {
+            runtime,
+            underway: FuturesUnordered::new(),
+            asked: BTreeSet::new(),
+            answers: Vec::new(),
+        })
     }
 
     /// Asks all sources, and where the given rows of `pg_dist_node` lead. `None` on a signal.
@@ -61,16 +68,25 @@ impl Network {
         let asking = async {
             // Citus connects by the system's resolver, whatever the sources are asked of.
             let system = Dns::system(settings.probe_timeout);
-            let own = settings.nameserver.map(|server| Dns::nameserver(server, settings.probe_timeout));
+            let own = settings
+                .nameserver
+                .map(|server| Dns::nameserver(server, settings.probe_timeout));
             let sources = async {
                 match own.as_ref().unwrap_or(&system) {
                     Ok(dns) => dns.ask(&policy.sources, policy.max_workers).await,
-                    Err(why) => policy.sources.iter().map(|source| unasked(source.to_string(), why)).collect(),
+                    Err(why) => policy
+                        .sources
+                        .iter()
+                        .map(|source| unasked(source.to_string(), why))
+                        .collect(),
                 }
             };
             let rows = join_all(nodes.iter().map(|row| locate(row, system.as_ref().ok())));
             let (sources, rows) = futures_util::join!(sources, rows);
-            Names { sources, nodes: rows.into_iter().flatten().collect() }
+            Names {
+                sources,
+                nodes: rows.into_iter().flatten().collect(),
+            }
         };
         run(&self.runtime, signals::interrupted, asking)
     }
@@ -91,7 +107,9 @@ impl Network {
         self.underway.push(Box::pin(async move {
             let endpoint = target.endpoint;
             let naming = match origins {
-                Some(origins) => Some(naming::find(endpoint.ip(), &origins, nameserver, questions.deadline).await),
+                Some(origins) => Some(
+                    naming::find(endpoint.ip(), &origins, nameserver, questions.deadline).await,
+                ),
                 None => None,
             };
             if let Some(Some(naming)) = &naming {
@@ -99,7 +117,12 @@ impl Network {
             }
             let started = Instant::now();
             let result = questions.ask(&target).await;
-            Answered { endpoint, result, round_trip: started.elapsed(), naming }
+            Answered {
+                endpoint,
+                result,
+                round_trip: started.elapsed(),
+                naming,
+            }
         }));
     }
 
@@ -144,7 +167,11 @@ impl Network {
 }
 
 /// Runs `work` until it is done or `stop` says so.
-fn run<T>(runtime: &tokio::runtime::Runtime, stop: fn() -> bool, work: impl Future<Output = T>) -> Option<T> {
+fn run<T>(
+    runtime: &tokio::runtime::Runtime,
+    stop: fn() -> bool,
+    work: impl Future<Output = T>,
+) -> Option<T> {
     runtime.block_on(async {
         let stopped = async {
             while !stop() {
@@ -160,7 +187,11 @@ fn run<T>(runtime: &tokio::runtime::Runtime, stop: fn() -> bool, work: impl Futu
 }
 
 fn unasked(source: String, why: &str) -> SourceAnswer {
-    SourceAnswer { source, failed: Some((DnsFailure::Other, why.to_owned())), names: BTreeMap::new() }
+    SourceAnswer {
+        source,
+        failed: Some((DnsFailure::Other, why.to_owned())),
+        names: BTreeMap::new(),
+    }
 }
 
 /// Where a row of `pg_dist_node` leads; nothing when DNS failed, an empty list when it leads nowhere.

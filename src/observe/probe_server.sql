@@ -22,5 +22,6 @@ SELECT pg_catalog.json_build_object(
     JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
     CROSS JOIN LATERAL (SELECT n.nspname::pg_catalog.text OPERATOR(pg_catalog.||) '.'
                                OPERATOR(pg_catalog.||) c.relname::pg_catalog.text AS name) relation
-    WHERE relation.name OPERATOR(pg_catalog.=) ANY ($2::pg_catalog.text[]))
+    WHERE relation.name OPERATOR(pg_catalog.=) ANY ($2::pg_catalog.text[])
+    LIMIT 10)
 )::pg_catalog.text

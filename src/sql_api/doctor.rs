@@ -40,7 +40,12 @@ struct SeenWorker {
 }
 
 fn facts() -> Result<Facts, Error> {
-    let seen: Seen = match controller()?.is_none().then(snapshot_json).transpose()?.flatten() {
+    let seen: Seen = match controller()?
+        .is_none()
+        .then(snapshot_json)
+        .transpose()?
+        .flatten()
+    {
         Some(snapshot) => serde_json::from_value(snapshot)?,
         None => Seen::default(),
     };
@@ -53,7 +58,9 @@ fn facts() -> Result<Facts, Error> {
         listen_addresses: setting(c"listen_addresses"),
         ssl: setting(c"ssl") == "on",
         wal_level: setting(c"wal_level"),
-        max_prepared_transactions: setting(c"max_prepared_transactions").parse().unwrap_or_default(),
+        max_prepared_transactions: setting(c"max_prepared_transactions")
+            .parse()
+            .unwrap_or_default(),
         extensions: serde_json::from_str(&extensions.unwrap_or_default())?,
         sources: setting(c"citus_fleet.workers"),
         allows_every_network: Networks::parse(&setting(c"citus_fleet.allowed_networks"))
@@ -62,7 +69,13 @@ fn facts() -> Result<Facts, Error> {
             .workers
             .into_iter()
             .filter(|worker| worker.nodeid.is_some() && worker.server_version.is_some())
-            .map(|w| (format!("{}:{}", w.nodename, w.nodeport), w.citus_version, w.vector_version))
+            .map(|w| {
+                (
+                    format!("{}:{}", w.nodename, w.nodeport),
+                    w.citus_version,
+                    w.vector_version,
+                )
+            })
             .collect(),
         dns: seen.status.errors,
         unresolved_sources: seen.status.empty_sources,
@@ -75,7 +88,10 @@ fn controller() -> Result<Option<String>, Error> {
     let database = unsafe { pg_sys::MyDatabaseId };
     Ok(match board::controller() {
         Ok(Some(controller)) if controller.database == database => None,
-        Ok(Some(_)) => Some(format!("it looks after database {}", crate::settings::database().to_string_lossy())),
+        Ok(Some(_)) => Some(format!(
+            "it looks after database {}",
+            crate::settings::database().to_string_lossy()
+        )),
         Ok(None) => Some("it is not running".into()),
         Err(error) => Some(error.to_string()),
     })

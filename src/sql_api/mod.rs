@@ -34,8 +34,12 @@ pub mod pg_catalog {
     ///
     /// Errors: 42501 unless superuser; 25006 on a standby; 55000 on a worker, without Citus, in
     /// another database than the controller's, or when the library is not preloaded.
+    // pgrx reads the columns from the signature itself and knows no alias.
+    #[allow(clippy::type_complexity)]
     #[pg_extern(volatile, parallel_unsafe)]
-    pub fn citus_autoregister(dry_run: default!(bool, false)) -> TableIterator<
+    pub fn citus_autoregister(
+        dry_run: default!(bool, false),
+    ) -> TableIterator<
         'static,
         (
             name!(nodename, String),
@@ -52,7 +56,14 @@ pub mod pg_catalog {
                 Ok(serde_json::Value::String(word)) => word,
                 _ => String::new(),
             };
-            (row.nodename, row.nodeport, row.nodeid, action, row.outcome.as_str().to_owned(), row.reason)
+            (
+                row.nodename,
+                row.nodeport,
+                row.nodeid,
+                action,
+                row.outcome.as_str().to_owned(),
+                row.reason,
+            )
         }))
     }
 }
@@ -67,7 +78,9 @@ pub mod fleet {
     /// this schema read it.
     #[pg_extern(volatile, parallel_unsafe)]
     pub fn snapshot() -> Option<JsonB> {
-        snapshot_json().unwrap_or_else(|error: Error| error.raise()).map(JsonB)
+        snapshot_json()
+            .unwrap_or_else(|error: Error| error.raise())
+            .map(JsonB)
     }
 
     /// The controller: role, paused, last cycle, its duration, errors, counts by state.
@@ -89,7 +102,12 @@ pub mod fleet {
     > {
         let findings = doctor::examine().unwrap_or_else(|error: Error| error.raise());
         TableIterator::new(findings.into_iter().map(|finding| {
-            (finding.check.into(), finding.status.as_str().into(), finding.finding, finding.remedy)
+            (
+                finding.check.into(),
+                finding.status.as_str().into(),
+                finding.finding,
+                finding.remedy,
+            )
         }))
     }
 
@@ -109,12 +127,20 @@ pub mod fleet {
 
 fn require_superuser(function: &'static str) -> Result<(), Error> {
     // SAFETY: looks at the current role.
-    if unsafe { pg_sys::superuser() } { Ok(()) } else { Err(Error::NotSuperuser(function)) }
+    if unsafe { pg_sys::superuser() } {
+        Ok(())
+    } else {
+        Err(Error::NotSuperuser(function))
+    }
 }
 
 fn require_primary(function: &'static str) -> Result<(), Error> {
     // SAFETY: looks at the server's state.
-    if unsafe { pg_sys::RecoveryInProgress() } { Err(Error::InRecovery(function)) } else { Ok(()) }
+    if unsafe { pg_sys::RecoveryInProgress() } {
+        Err(Error::InRecovery(function))
+    } else {
+        Ok(())
+    }
 }
 
 fn autoregister(dry_run: bool) -> Result<Report, Error> {
@@ -130,7 +156,9 @@ fn autoregister(dry_run: bool) -> Result<Report, Error> {
     let request = board::request(dry_run)?;
     board::wake_controller()?;
     let answer = board::await_answer(request, PASS_DEADLINE)?;
-    let answer = answer.ok_or(Error::NoAnswer { seconds: PASS_DEADLINE.as_secs() })?;
+    let answer = answer.ok_or(Error::NoAnswer {
+        seconds: PASS_DEADLINE.as_secs(),
+    })?;
     let report: Report = serde_json::from_str(&answer)?;
     match report.error {
         Some(error) => Err(Error::PassFailed(error)),
@@ -203,6 +231,14 @@ fn status_json() -> Result<serde_json::Value, Error> {
         || serde_json::json!({ "role": if in_recovery { "standby" } else { "none" }, "errors": [], "workers": {} }),
         |mut snapshot| snapshot["status"].take(),
     );
+    // For people and for casts to timestamptz, as PostgreSQL writes it in JSON.
+    if let Some(seconds) = status["last_cycle"].as_f64() {
+        let text: Option<String> = catalogs::read_one(
+            "SELECT pg_catalog.to_json(pg_catalog.to_timestamp($1)) OPERATOR(pg_catalog.#>>) '{}'",
+            &[seconds.into()],
+        )?;
+        status["last_cycle"] = serde_json::json!(text);
+    }
     status["controller_pid"] = serde_json::json!(controller.map(|controller| controller.pid));
     Ok(status)
 }

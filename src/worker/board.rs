@@ -41,7 +41,10 @@ struct Text {
 impl Text {
     fn write(&mut self, text: &str) -> Result<(), Error> {
         let room = self.bytes.get_mut(..text.len()).ok_or_else(|| {
-            Error::Internal(format!("{} bytes of JSON do not fit into shared memory", text.len()))
+            Error::Internal(format!(
+                "{} bytes of JSON do not fit into shared memory",
+                text.len()
+            ))
         })?;
         room.copy_from_slice(text.as_bytes());
         self.length = text.len();
@@ -97,9 +100,12 @@ unsafe extern "C-unwind" fn attach_memory() {
             previous();
         }
         let mut found = false;
-        let board = pg_sys::ShmemInitStruct(TRANCHE.as_ptr(), size_of::<Board>(), &mut found).cast::<Board>();
+        let board = pg_sys::ShmemInitStruct(TRANCHE.as_ptr(), size_of::<Board>(), &mut found)
+            .cast::<Board>();
         if !found {
-            board.cast::<u8>().write_bytes(0, std::mem::offset_of!(Board, snapshot));
+            board
+                .cast::<u8>()
+                .write_bytes(0, std::mem::offset_of!(Board, snapshot));
             (*board).snapshot.length = 0;
             (*board).answer.length = 0;
             (*board).lock = &raw mut (*pg_sys::GetNamedLWLockTranche(TRANCHE.as_ptr())).lock;
@@ -169,7 +175,8 @@ pub fn set_database_missing(missing: bool) -> Result<(), Error> {
 /// Makes this process the controller until it ends.
 pub fn take_over() -> Result<(), Error> {
     // SAFETY: these globals are set in a background worker that has connected to its database.
-    let (latch, pid, database) = unsafe { (pg_sys::MyLatch, pg_sys::MyProcPid, pg_sys::MyDatabaseId) };
+    let (latch, pid, database) =
+        unsafe { (pg_sys::MyLatch, pg_sys::MyProcPid, pg_sys::MyDatabaseId) };
     {
         let mut board = Held::exclusive()?;
         board.controller = latch;
@@ -196,7 +203,10 @@ unsafe extern "C-unwind" fn step_down(_code: i32, _argument: pg_sys::Datum) {
 pub fn pending_request() -> Result<Option<Request>, Error> {
     let board = Held::shared()?;
     let pending = board.requested > board.served;
-    Ok(pending.then_some(Request { ticket: board.requested, dry_run: board.dry_run }))
+    Ok(pending.then_some(Request {
+        ticket: board.requested,
+        dry_run: board.dry_run,
+    }))
 }
 
 /// Shows what the controller knows.
@@ -235,7 +245,10 @@ pub struct Controller {
 pub fn controller() -> Result<Option<Controller>, Error> {
     let board = Held::shared()?;
     let running = !board.controller.is_null();
-    Ok(running.then(|| Controller { pid: board.controller_pid, database: board.database }))
+    Ok(running.then(|| Controller {
+        pid: board.controller_pid,
+        database: board.database,
+    }))
 }
 
 /// The newest snapshot; none while there is no controller or it has not finished a cycle.
@@ -248,7 +261,10 @@ pub fn request(dry_run: bool) -> Result<Request, Error> {
     let mut board = Held::exclusive()?;
     board.requested += 1;
     board.dry_run = dry_run;
-    Ok(Request { ticket: board.requested, dry_run })
+    Ok(Request {
+        ticket: board.requested,
+        dry_run,
+    })
 }
 
 /// Ends the controller's wait.
@@ -284,7 +300,11 @@ pub fn await_answer(request: Request, time: Duration) -> Result<Option<String>, 
         let board = BOARD.load(Ordering::Relaxed);
         // SAFETY: the condition variable of a board that exists, as the lock above has shown.
         unsafe {
-            pg_sys::ConditionVariableTimedSleep(&raw mut (*board).answered, 100, pg_sys::PG_WAIT_EXTENSION);
+            pg_sys::ConditionVariableTimedSleep(
+                &raw mut (*board).answered,
+                100,
+                pg_sys::PG_WAIT_EXTENSION,
+            );
         }
     }
 }

@@ -24,7 +24,9 @@ pub fn changed<'a>(
     workers
         .iter()
         .filter_map(|worker| {
-            let before = standings.get(&(worker.nodename.clone(), worker.nodeport)).map(|(state, _)| *state);
+            let before = standings
+                .get(&(worker.nodename.clone(), worker.nodeport))
+                .map(|(state, _)| *state);
             (before != Some(worker.state)).then_some(Entered { worker, before })
         })
         .collect()
@@ -72,7 +74,10 @@ pub fn last_standings() -> Result<BTreeMap<(String, u16), Standing>, Error> {
         &[],
     )?;
     let rows: Vec<Row> = rows.map_or(Ok(Vec::new()), |rows| serde_json::from_str(&rows))?;
-    Ok(rows.into_iter().map(|row| ((row.nodename, row.nodeport), (row.event, row.at_us))).collect())
+    Ok(rows
+        .into_iter()
+        .map(|row| ((row.nodename, row.nodeport), (row.event, row.at_us)))
+        .collect())
 }
 
 /// Removes rows older than the retention; looks first, so that nothing old costs no write.
@@ -84,7 +89,10 @@ pub fn expire(retention: Duration) -> Result<(), Error> {
         &[(seconds as f64).into()],
     )?;
     if any == Some(true) {
-        Spi::run_with_args(&format!("DELETE FROM fleet.events e WHERE {old}"), &[(seconds as f64).into()])?;
+        Spi::run_with_args(
+            &format!("DELETE FROM fleet.events e WHERE {old}"),
+            &[(seconds as f64).into()],
+        )?;
     }
     Ok(())
 }

@@ -67,7 +67,9 @@ fn initialize(database: Option<&std::ffi::CStr>) {
 
 fn exists(database: &std::ffi::CStr) -> Result<bool, Error> {
     // SAFETY: a catalog lookup in a transaction, by a NUL-terminated name.
-    transaction(|| Ok(unsafe { pg_sys::get_database_oid(database.as_ptr(), true) } != pg_sys::InvalidOid))
+    transaction(|| {
+        Ok(unsafe { pg_sys::get_database_oid(database.as_ptr(), true) } != pg_sys::InvalidOid)
+    })
 }
 
 fn serve() -> Result<(), Error> {
@@ -124,7 +126,9 @@ fn role() -> Result<Role, Error> {
 
 fn idle(role: Role, request: Option<Request>) -> Result<(), Error> {
     let why = match role {
-        Role::Waiting => "the extension citus_fleet does not exist for the controller yet: commit CREATE EXTENSION first",
+        Role::Waiting => {
+            "the extension citus_fleet does not exist for the controller yet: commit CREATE EXTENSION first"
+        }
         _ => "this node is not the coordinator",
     };
     let snapshot = Snapshot::idle(role, transaction(|| Ok(catalogs::current_database()))?);

@@ -38,15 +38,24 @@ pub fn sleep(time: Duration) {
     let millis = i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
     // SAFETY: the latch of this process; a dead postmaster ends the process inside the call.
     unsafe {
-        pg_sys::WaitLatch(pg_sys::MyLatch, wanted as i32, millis, pg_sys::PG_WAIT_EXTENSION);
+        pg_sys::WaitLatch(
+            pg_sys::MyLatch,
+            wanted as i32,
+            millis,
+            pg_sys::PG_WAIT_EXTENSION,
+        );
     }
 }
 
-/// Handles what has come: ends the process, raises a cancel, reloads the configuration.
+/// Handles what has come: ends the process, or reloads the configuration. A cancel is for a
+/// statement, and none is running.
 pub fn attend() {
+    // Notices a dead postmaster also where the waiting was done by the network.
+    sleep(Duration::ZERO);
     // SAFETY: called from the main loop, where no transaction is open and no lock is held.
     unsafe {
         pg_sys::ResetLatch(pg_sys::MyLatch);
+        pg_sys::QueryCancelPending = 0;
         pgrx::check_for_interrupts!();
         if pg_sys::ConfigReloadPending != 0 {
             pg_sys::ConfigReloadPending = 0;

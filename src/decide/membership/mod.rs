@@ -148,7 +148,7 @@ impl<'a> Planner<'a> {
             Judgement::Alias => return,
             Judgement::Verdict(verdict) => (verdict, Action::Refuse),
             Judgement::Undecided(verdict) => (verdict, Action::None),
-            Judgement::Fit(server, probe) => (self.register(candidate, server, probe), Action::Register),
+            Judgement::Fit(probe) => (self.register(candidate, probe), Action::Register),
         };
         self.plan.workers.push(Worker {
             nodename: self.nodename(candidate),
@@ -178,14 +178,16 @@ impl<'a> Planner<'a> {
             Ok(server) => server,
             Err(failure) => return Judgement::Undecided(Verdict::unreachable(failure)),
         };
-        if server.system_identifier != self.seen.coordinator.system_identifier && !server.in_recovery {
-            if let Some(judgement) = self.same_identity(candidate, server, probe) {
-                return judgement;
-            }
+        let is_ours = server.system_identifier == self.seen.coordinator.system_identifier;
+        if !is_ours
+            && !server.in_recovery
+            && let Some(judgement) = self.same_identity(candidate, server, probe)
+        {
+            return judgement;
         }
         match preflight(server, self.seen.coordinator) {
             Some(verdict) => Judgement::Verdict(verdict),
-            None => Judgement::Fit(server, probe),
+            None => Judgement::Fit(probe),
         }
     }
 
@@ -242,7 +244,7 @@ impl<'a> Planner<'a> {
     }
 
     /// A server that passed preflight: registers it unless something else stands in the way.
-    fn register(&mut self, candidate: &Candidate, server: &Server, probe: &Probe) -> Verdict {
+    fn register(&mut self, candidate: &Candidate, probe: &Probe) -> Verdict {
         let endpoint = candidate.endpoint;
         let (nodename, nodeport) = (self.nodename(candidate), endpoint.port());
         if let Some(row) = self
@@ -273,19 +275,18 @@ impl<'a> Planner<'a> {
             }
             None => {}
         }
-        if let Some(failure) = self.seen.failures.get(&endpoint) {
-            if failure.retry_at > self.seen.now.monotonic {
-                return Verdict::without_remedy(
-                    State::Ready,
-                    format!("attempt {} failed and is repeated: {}", failure.attempts, failure.reason),
-                );
-            }
+        if let Some(failure) = self.seen.failures.get(&endpoint)
+            && failure.retry_at > self.seen.now.monotonic
+        {
+            return Verdict::without_remedy(
+                State::Ready,
+                format!("attempt {} failed and is repeated: {}", failure.attempts, failure.reason),
+            );
         }
         if self.seen.now.monotonic.saturating_sub(probe.at) > FRESH {
             self.plan.recheck.push(endpoint);
             return Verdict::without_remedy(State::Ready, "it is checked once more");
         }
-        debug_assert!(!server.in_recovery);
         self.plan.changes.push(Change::Register { nodename, nodeport, endpoint });
         Verdict::without_remedy(State::Ready, "it is being registered")
     }
@@ -319,5 +320,5 @@ enum Judgement<'a> {
     Verdict(Verdict),
     /// Not enough is known.
     Undecided(Verdict),
-    Fit(&'a Server, &'a Probe),
+    Fit(&'a Probe),
 }
