@@ -66,9 +66,10 @@ fn initialize(database: Option<&std::ffi::CStr>) {
 }
 
 fn exists(database: &std::ffi::CStr) -> Result<bool, Error> {
-    // SAFETY: a catalog lookup in a transaction, by a NUL-terminated name.
     transaction(|| {
-        Ok(unsafe { pg_sys::get_database_oid(database.as_ptr(), true) } != pg_sys::InvalidOid)
+        // SAFETY: a catalog lookup in a transaction, by a NUL-terminated name.
+        let oid = unsafe { pg_sys::get_database_oid(database.as_ptr(), true) };
+        Ok(oid != pg_sys::InvalidOid)
     })
 }
 
