@@ -30,10 +30,7 @@ pub enum Error {
     Paused,
     /// An ERROR raised inside a transaction of the controller.
     #[error("{message}")]
-    Raised {
-        sqlstate: PgSqlErrorCode,
-        message: String,
-    },
+    Raised { sqlstate: PgSqlErrorCode, message: String },
     #[error("{0}")]
     Internal(String),
 }
@@ -115,10 +112,8 @@ impl From<serde_json::Error> for Error {
 /// and a metric label.
 pub fn one_line(text: &str) -> String {
     const MOST_CHARS: usize = 300;
-    let words: Vec<&str> = text
-        .split(|c: char| c.is_control() || c == ' ')
-        .filter(|w| !w.is_empty())
-        .collect();
+    let words: Vec<&str> =
+        text.split(|c: char| c.is_control() || c == ' ').filter(|w| !w.is_empty()).collect();
     let line = words.join(" ");
     match line.char_indices().nth(MOST_CHARS) {
         Some((end, _)) => format!("{}…", &line[..end]),

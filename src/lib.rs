@@ -16,7 +16,11 @@ use pgrx::prelude::*;
 pgrx::pg_module_magic!(name, version);
 
 extension_sql_file!("../sql/tables.sql", name = "tables", requires = [sql_api::fleet]);
-extension_sql_file!("../sql/views.sql", name = "views", requires = ["tables", sql_api::fleet::snapshot]);
+extension_sql_file!(
+    "../sql/views.sql",
+    name = "views",
+    requires = ["tables", sql_api::fleet::snapshot]
+);
 extension_sql_file!(
     "../sql/comments.sql",
     name = "comments",

@@ -83,10 +83,7 @@ pub fn own_port() -> i32 {
 }
 
 fn text(setting: &GucSetting<Option<CString>>) -> String {
-    setting
-        .get()
-        .map(|value| value.to_string_lossy().trim().to_owned())
-        .unwrap_or_default()
+    setting.get().map(|value| value.to_string_lossy().trim().to_owned()).unwrap_or_default()
 }
 
 fn millis(setting: &GucSetting<i32>) -> Duration {
@@ -103,9 +100,7 @@ fn parse_node_names(text: &str) -> Result<NodeNames, String> {
         "ptr" => Ok(NodeNames::Ptr),
         "given" => Ok(NodeNames::Given),
         "address" => Ok(NodeNames::Address),
-        other => Err(format!(
-            "{other:?} is not one of auto, ptr, given and address."
-        )),
+        other => Err(format!("{other:?} is not one of auto, ptr, given and address.")),
     }
 }
 
@@ -114,10 +109,9 @@ fn parse_nameserver(text: &str) -> Result<Option<SocketAddr>, String> {
         return Ok(None);
     }
     match parse_host_port(text) {
-        Ok((host, port)) if host.parse::<std::net::IpAddr>().is_ok() => Ok(host
-            .parse()
-            .ok()
-            .map(|ip| SocketAddr::new(ip, port.unwrap_or(53)))),
+        Ok((host, port)) if host.parse::<std::net::IpAddr>().is_ok() => {
+            Ok(host.parse().ok().map(|ip| SocketAddr::new(ip, port.unwrap_or(53))))
+        }
         _ => Err(format!("{text:?} is not an address such as 10.0.0.2:53.")),
     }
 }
@@ -273,9 +267,7 @@ check_hook!(check_networks, |text| Networks::parse(text).map(drop));
 check_hook!(check_names, |text| NameSuffixes::parse(text).map(drop));
 check_hook!(check_coordinator_host, |text| match text {
     "" => Ok(()),
-    host => parse_host_port(host)
-        .map(drop)
-        .map_err(|why| format!("{host:?}: {why}.")),
+    host => parse_host_port(host).map(drop).map_err(|why| format!("{host:?}: {why}.")),
 });
 
 /// Tells the server why a value is refused; it becomes the DETAIL of its error.

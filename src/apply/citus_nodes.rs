@@ -48,16 +48,8 @@ pub fn apply(changes: &[Change]) -> Outcome {
             Change::SetCoordinatorHost { nodename, nodeport } => {
                 outcome.coordinator_host = Some(set_coordinator_host(nodename, *nodeport));
             }
-            Change::Register {
-                nodename,
-                nodeport,
-                endpoint,
-            } => {
-                nodes.push(Node {
-                    nodename,
-                    nodeport: *nodeport,
-                    endpoint: *endpoint,
-                });
+            Change::Register { nodename, nodeport, endpoint } => {
+                nodes.push(Node { nodename, nodeport: *nodeport, endpoint: *endpoint });
             }
         }
     }
@@ -72,10 +64,7 @@ fn register(nodes: &[Node<'_>]) -> Vec<Registration> {
         Ok(ids) => nodes
             .iter()
             .zip(ids)
-            .map(|(node, nodeid)| Registration {
-                endpoint: node.endpoint,
-                result: Ok(nodeid),
-            })
+            .map(|(node, nodeid)| Registration { endpoint: node.endpoint, result: Ok(nodeid) })
             .collect(),
         Err(error) if nodes.len() == 1 || concerns_all(&error) => {
             let message = error.to_string();

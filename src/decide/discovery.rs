@@ -57,6 +57,8 @@ pub struct SourceAnswer {
     pub source: String,
     /// The lookup that yields the names failed (SRV), so nothing is known of any of them.
     pub failed: Option<(DnsFailure, String)>,
+    /// Whether names that are not among these are known not to exist.
+    pub complete: bool,
     pub names: BTreeMap<String, Answer>,
 }
 
@@ -98,7 +100,9 @@ impl Discovery {
                 now = last;
             }
             total += now.values().map(Vec::len).sum::<usize>();
-            if now.values().all(Vec::is_empty) && !self.complaints.iter().any(|c| c.source == source) {
+            if now.values().all(Vec::is_empty)
+                && !self.complaints.iter().any(|c| c.source == source)
+            {
                 self.empty.push(source.clone());
             }
             self.known.insert(source, now);
@@ -117,21 +121,19 @@ impl Discovery {
             complain(failure, message);
             return last.clone();
         }
-        answer
-            .names
-            .into_iter()
-            .map(|(name, answer)| {
-                let found = match answer {
-                    Answer::Found(found) => found,
-                    Answer::Nothing => Vec::new(),
-                    Answer::Failed(failure, message) => {
-                        complain(failure, format!("{name}: {message}"));
-                        last.get(&name).cloned().unwrap_or_default()
-                    }
-                };
-                (name, found)
-            })
-            .collect()
+        let mut now = if answer.complete { BTreeMap::new() } else { last.clone() };
+        for (name, answer) in answer.names {
+            let found = match answer {
+                Answer::Found(found) => found,
+                Answer::Nothing => Vec::new(),
+                Answer::Failed(failure, message) => {
+                    complain(failure, format!("{name}: {message}"));
+                    last.get(&name).cloned().unwrap_or_default()
+                }
+            };
+            now.insert(name, found);
+        }
+        now
     }
 
     /// Every endpoint once, with the first source that yields it, in the order of the addresses.
@@ -156,10 +158,7 @@ mod tests {
 
     fn found(addresses: &[&str]) -> Answer {
         Answer::Found(
-            addresses
-                .iter()
-                .map(|a| Found { endpoint: a.parse().unwrap(), given: None })
-                .collect(),
+            addresses.iter().map(|a| Found { endpoint: a.parse().unwrap(), given: None }).collect(),
         )
     }
 
@@ -167,6 +166,7 @@ mod tests {
         vec![SourceAnswer {
             source: "s".into(),
             failed: None,
+            complete: true,
             names: names.iter().map(|(n, a)| (n.to_string(), a.clone())).collect(),
         }]
     }
@@ -180,7 +180,10 @@ mod tests {
         let mut discovery = Discovery::default();
         discovery.learn(pass(&[("w", found(&["10.0.0.1:1", "10.0.0.2:1"]))]), 10);
         for failure in [
-            DnsFailure::ServFail, DnsFailure::Refused, DnsFailure::Timeout, DnsFailure::Truncated,
+            DnsFailure::ServFail,
+            DnsFailure::Refused,
+            DnsFailure::Timeout,
+            DnsFailure::Truncated,
             DnsFailure::Malformed,
         ] {
             discovery.learn(pass(&[("w", Answer::Failed(failure, "x".into()))]), 10);
@@ -197,12 +200,29 @@ mod tests {
     #[test]
     fn one_failing_name_of_a_pattern_costs_the_others_nothing() {
         let mut discovery = Discovery::default();
-        discovery.learn(pass(&[("w1", found(&["10.0.0.1:1"])), ("w2", found(&["10.0.0.2:1"]))]), 10);
+        discovery
+            .learn(pass(&[("w1", found(&["10.0.0.1:1"])), ("w2", found(&["10.0.0.2:1"]))]), 10);
         discovery.learn(
-            pass(&[("w1", found(&["10.0.0.9:1"])), ("w2", Answer::Failed(DnsFailure::Timeout, "x".into()))]),
+            pass(&[
+                ("w1", found(&["10.0.0.9:1"])),
+                ("w2", Answer::Failed(DnsFailure::Timeout, "x".into())),
+            ]),
             10,
         );
         assert_eq!(endpoints(&discovery), ["10.0.0.2:1", "10.0.0.9:1"]);
+    }
+
+    #[test]
+    fn a_search_that_ended_in_failures_forgets_no_name() {
+        let mut discovery = Discovery::default();
+        discovery
+            .learn(pass(&[("w1", found(&["10.0.0.1:1"])), ("w5", found(&["10.0.0.5:1"]))]), 10);
+        let mut broken = pass(&[("w1", found(&["10.0.0.1:1"]))]);
+        broken[0].complete = false;
+        discovery.learn(broken, 10);
+        assert_eq!(endpoints(&discovery), ["10.0.0.1:1", "10.0.0.5:1"]);
+        discovery.learn(pass(&[("w1", found(&["10.0.0.1:1"]))]), 10);
+        assert_eq!(endpoints(&discovery), ["10.0.0.1:1"]);
     }
 
     #[test]
@@ -213,6 +233,7 @@ mod tests {
             vec![SourceAnswer {
                 source: "s".into(),
                 failed: Some((DnsFailure::ServFail, "x".into())),
+                complete: true,
                 names: BTreeMap::new(),
             }],
             10,

@@ -76,7 +76,11 @@ pub fn examine(facts: &Facts) -> Vec<Finding> {
     let mut findings = vec![preload(facts), controller(facts)];
     match &facts.citus {
         Some(citus) => {
-            findings.extend([coordinator_host(citus), local_hostname(citus, facts), sslmode(citus, facts)]);
+            findings.extend([
+                coordinator_host(citus),
+                local_hostname(citus, facts),
+                sslmode(citus, facts),
+            ]);
         }
         None => findings.push(warning(
             "citus",
@@ -94,12 +98,15 @@ pub fn examine(facts: &Facts) -> Vec<Finding> {
 fn preload(facts: &Facts) -> Finding {
     const CHECK: &str = "shared_preload_libraries";
     let remedy = "Set shared_preload_libraries = 'citus,citus_fleet' (others after them) and restart the server.";
-    let libraries: Vec<&str> = facts.shared_preload_libraries.split(',').map(|l| l.trim().trim_matches('"')).collect();
+    let libraries: Vec<&str> =
+        facts.shared_preload_libraries.split(',').map(|l| l.trim().trim_matches('"')).collect();
     let position = |name| libraries.iter().position(|library| *library == name);
     match (position("citus"), position("citus_fleet")) {
         (_, None) => error(CHECK, "citus_fleet is not preloaded", remedy),
         (None, Some(_)) if facts.citus.is_some() => error(CHECK, "citus is not preloaded", remedy),
-        (Some(citus), Some(_)) if citus > 0 => error(CHECK, "citus is not the first of the libraries", remedy),
+        (Some(citus), Some(_)) if citus > 0 => {
+            error(CHECK, "citus is not the first of the libraries", remedy)
+        }
         _ => ok(CHECK, facts.shared_preload_libraries.clone()),
     }
 }
@@ -119,11 +126,16 @@ fn coordinator_host(citus: &CitusFacts) -> Finding {
     const CHECK: &str = "coordinator_host";
     let remedy = "SELECT citus_set_coordinator_host('<name of this host>'); or set citus_fleet.coordinator_host.";
     match citus.own_host.as_deref() {
-        _ if !citus.coordinator_host_setting.is_empty() => {
-            ok(CHECK, format!("kept at {} by citus_fleet.coordinator_host", citus.coordinator_host_setting))
-        }
+        _ if !citus.coordinator_host_setting.is_empty() => ok(
+            CHECK,
+            format!("kept at {} by citus_fleet.coordinator_host", citus.coordinator_host_setting),
+        ),
         None => warning(CHECK, "pg_dist_node has no row for the coordinator", remedy),
-        Some("localhost") => error(CHECK, "the coordinator is registered as localhost, where workers cannot reach it", remedy),
+        Some("localhost") => error(
+            CHECK,
+            "the coordinator is registered as localhost, where workers cannot reach it",
+            remedy,
+        ),
         Some(host) => ok(CHECK, format!("registered as {host}")),
     }
 }
@@ -131,13 +143,17 @@ fn coordinator_host(citus: &CitusFacts) -> Finding {
 /// Citus connects to its own server for rebalancing and for some DDL, at `citus.local_hostname`.
 fn local_hostname(citus: &CitusFacts, facts: &Facts) -> Finding {
     const CHECK: &str = "citus.local_hostname";
-    let listens = facts.listen_addresses.split(',').map(str::trim).any(|address| {
-        ["*", "0.0.0.0", "::", "localhost", "127.0.0.1", "::1"].contains(&address)
-    });
+    let listens =
+        facts.listen_addresses.split(',').map(str::trim).any(|address| {
+            ["*", "0.0.0.0", "::", "localhost", "127.0.0.1", "::1"].contains(&address)
+        });
     if citus.local_hostname == "localhost" && !listens {
         return error(
             CHECK,
-            format!("it is localhost, where this server does not listen ({})", facts.listen_addresses),
+            format!(
+                "it is localhost, where this server does not listen ({})",
+                facts.listen_addresses
+            ),
             "Set citus.local_hostname to an address of listen_addresses, or to the socket directory.",
         );
     }
@@ -157,7 +173,9 @@ fn sslmode(citus: &CitusFacts, facts: &Facts) -> Finding {
         "verify-full" => ok(CHECK, "verify-full"),
         "disable" | "allow" | "prefer" => warning(
             CHECK,
-            format!("citus.node_conninfo has sslmode={mode}: traffic between nodes may go unencrypted"),
+            format!(
+                "citus.node_conninfo has sslmode={mode}: traffic between nodes may go unencrypted"
+            ),
             "Use sslmode=verify-full with sslrootcert, and certificates that carry the nodes' names.",
         ),
         _ if !facts.ssl => error(
@@ -176,7 +194,11 @@ fn sslmode(citus: &CitusFacts, facts: &Facts) -> Finding {
 fn prepared_transactions(facts: &Facts) -> Finding {
     const CHECK: &str = "max_prepared_transactions";
     match facts.max_prepared_transactions {
-        0 => error(CHECK, "it is 0, so Citus cannot commit across nodes", "Set it to at least max_connections and restart."),
+        0 => error(
+            CHECK,
+            "it is 0, so Citus cannot commit across nodes",
+            "Set it to at least max_connections and restart.",
+        ),
         count => ok(CHECK, count.to_string()),
     }
 }
@@ -231,7 +253,9 @@ fn versions(facts: &Facts) -> Vec<Finding> {
 }
 
 fn worker_versions(facts: &Facts) -> Vec<Finding> {
-    let ours = |name: &str| facts.extensions.iter().find(|(n, ..)| n == name).map(|(_, version, _)| version);
+    let ours = |name: &str| {
+        facts.extensions.iter().find(|(n, ..)| n == name).map(|(_, version, _)| version)
+    };
     facts
         .workers
         .iter()
@@ -254,13 +278,25 @@ fn worker_versions(facts: &Facts) -> Vec<Finding> {
 fn sources(facts: &Facts) -> Vec<Finding> {
     const CHECK: &str = "citus_fleet.workers";
     if facts.sources.is_empty() {
-        return vec![warning(CHECK, "there is no source, so no worker is found", "ALTER SYSTEM SET citus_fleet.workers = '<name>';")];
+        return vec![warning(
+            CHECK,
+            "there is no source, so no worker is found",
+            "ALTER SYSTEM SET citus_fleet.workers = '<name>';",
+        )];
     }
     let failing = facts.dns.iter().map(|complaint| {
-        error(CHECK, complaint.clone(), "Check the name server; what the source gave before stays in force.")
+        error(
+            CHECK,
+            complaint.clone(),
+            "Check the name server; what the source gave before stays in force.",
+        )
     });
     let empty = facts.unresolved_sources.iter().map(|source| {
-        warning(CHECK, format!("source {source} does not resolve to anything"), "Check the name, or start a worker that has it.")
+        warning(
+            CHECK,
+            format!("source {source} does not resolve to anything"),
+            "Check the name, or start a worker that has it.",
+        )
     });
     let findings: Vec<Finding> = failing.chain(empty).collect();
     if findings.is_empty() { vec![ok(CHECK, facts.sources.clone())] } else { findings }
@@ -302,7 +338,8 @@ mod tests {
 
     #[test]
     fn a_healthy_node_has_nothing_but_ok() {
-        let complaints: Vec<_> = examine(&healthy()).into_iter().filter(|f| f.status != Status::Ok).collect();
+        let complaints: Vec<_> =
+            examine(&healthy()).into_iter().filter(|f| f.status != Status::Ok).collect();
         assert_eq!(complaints, vec![]);
     }
 
@@ -310,23 +347,37 @@ mod tests {
     fn every_check_can_fail() {
         type Change = fn(&mut Facts);
         let cases: [(&str, Status, Change); 17] = [
-            ("shared_preload_libraries", Status::Error, |f| f.shared_preload_libraries = "citus".into()),
-            ("shared_preload_libraries", Status::Error, |f| f.shared_preload_libraries = "citus_fleet,citus".into()),
-            ("shared_preload_libraries", Status::Error, |f| f.shared_preload_libraries = "citus_fleet".into()),
+            ("shared_preload_libraries", Status::Error, |f| {
+                f.shared_preload_libraries = "citus".into()
+            }),
+            ("shared_preload_libraries", Status::Error, |f| {
+                f.shared_preload_libraries = "citus_fleet,citus".into()
+            }),
+            ("shared_preload_libraries", Status::Error, |f| {
+                f.shared_preload_libraries = "citus_fleet".into()
+            }),
             ("controller", Status::Error, |f| f.controller = Some("no".into())),
             ("citus", Status::Warning, |f| f.citus = None),
-            ("coordinator_host", Status::Error, |f| f.citus.as_mut().unwrap().own_host = Some("localhost".into())),
+            ("coordinator_host", Status::Error, |f| {
+                f.citus.as_mut().unwrap().own_host = Some("localhost".into())
+            }),
             ("coordinator_host", Status::Warning, |f| f.citus.as_mut().unwrap().own_host = None),
             ("citus.local_hostname", Status::Error, |f| f.listen_addresses = "10.0.0.1".into()),
-            ("sslmode", Status::Warning, |f| f.citus.as_mut().unwrap().node_conninfo = "sslmode=require".into()),
-            ("sslmode", Status::Warning, |f| f.citus.as_mut().unwrap().node_conninfo = String::new()),
+            ("sslmode", Status::Warning, |f| {
+                f.citus.as_mut().unwrap().node_conninfo = "sslmode=require".into()
+            }),
+            ("sslmode", Status::Warning, |f| {
+                f.citus.as_mut().unwrap().node_conninfo = String::new()
+            }),
             ("max_prepared_transactions", Status::Error, |f| f.max_prepared_transactions = 0),
             ("wal_level", Status::Warning, |f| f.wal_level = "replica".into()),
             ("citus_fleet.allowed_networks", Status::Warning, |f| f.allows_every_network = true),
             ("extension version", Status::Warning, |f| f.extensions[0].2 = "14".into()),
             ("version skew", Status::Error, |f| f.workers[0].1 = Some("13.1-1".into())),
             ("citus_fleet.workers", Status::Error, |f| f.dns.push("SERVFAIL".into())),
-            ("citus_fleet.workers", Status::Warning, |f| f.unresolved_sources.push("worker".into())),
+            ("citus_fleet.workers", Status::Warning, |f| {
+                f.unresolved_sources.push("worker".into())
+            }),
         ];
         for (check, status, change) in cases {
             let mut facts = healthy();

@@ -22,10 +22,7 @@ impl HostName {
             return Err("the host name is empty".into());
         }
         if name.len() > 253 {
-            return Err(format!(
-                "the host name has {} characters; 253 are allowed",
-                name.len()
-            ));
+            return Err(format!("the host name has {} characters; 253 are allowed", name.len()));
         }
         for label in name.split('.') {
             check_label(label)?;
@@ -33,7 +30,7 @@ impl HostName {
         let last = name.rsplit('.').next().unwrap_or(name);
         if last.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(
-                "a host name may not end in a number: it would be taken for an address".into(),
+                "a host name may not end in a number: it would be taken for an address".into()
             );
         }
         Ok(Self(name.to_ascii_lowercase()))
@@ -55,13 +52,10 @@ fn check_label(label: &str) -> Result<(), String> {
     if label.is_empty() || label.len() > 63 {
         return Err("each part of a host name has 1 to 63 characters".into());
     }
-    if let Some(bad) = label
-        .chars()
-        .find(|c| !(c.is_ascii_alphanumeric() || *c == '-' || *c == '_'))
+    if let Some(bad) =
+        label.chars().find(|c| !(c.is_ascii_alphanumeric() || *c == '-' || *c == '_'))
     {
-        return Err(format!(
-            "the character {bad:?} is not allowed in a host name"
-        ));
+        return Err(format!("the character {bad:?} is not allowed in a host name"));
     }
     if label.starts_with('-') || label.ends_with('-') {
         return Err("a part of a host name may not begin or end with a hyphen".into());
@@ -106,10 +100,7 @@ mod tests {
         ] {
             assert_eq!(HostName::parse(name).unwrap().as_str(), name);
         }
-        assert_eq!(
-            HostName::parse("Worker.Example.").unwrap().as_str(),
-            "worker.example"
-        );
+        assert_eq!(HostName::parse("Worker.Example.").unwrap().as_str(), "worker.example");
     }
 
     #[test]

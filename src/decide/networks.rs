@@ -6,7 +6,8 @@ use ipnet::IpNet;
 use std::net::IpAddr;
 
 /// What `private` stands for: RFC 1918, shared address space (RFC 6598) and ULA (RFC 4193).
-const PRIVATE: [&str; 5] = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7"];
+const PRIVATE: [&str; 5] =
+    ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7"];
 
 /// `citus_fleet.allowed_networks`.
 #[derive(Clone, Debug, Default)]
@@ -102,10 +103,17 @@ mod tests {
             assert_eq!(private.refusal(allowed.parse().unwrap(), false), None, "{allowed}");
         }
         for (refused, why) in [
-            ("8.8.8.8", "allowed_networks"), ("172.32.0.1", "allowed_networks"),
-            ("127.0.0.1", "loopback"), ("::1", "loopback"), ("169.254.169.254", "link-local"),
-            ("fe80::1", "link-local"), ("224.0.0.1", "multicast"), ("ff02::1", "multicast"),
-            ("0.0.0.0", "unspecified"), ("::", "unspecified"), ("::ffff:10.0.0.1", "IPv4-mapped"),
+            ("8.8.8.8", "allowed_networks"),
+            ("172.32.0.1", "allowed_networks"),
+            ("127.0.0.1", "loopback"),
+            ("::1", "loopback"),
+            ("169.254.169.254", "link-local"),
+            ("fe80::1", "link-local"),
+            ("224.0.0.1", "multicast"),
+            ("ff02::1", "multicast"),
+            ("0.0.0.0", "unspecified"),
+            ("::", "unspecified"),
+            ("::ffff:10.0.0.1", "IPv4-mapped"),
             ("255.255.255.255", "broadcast"),
         ] {
             let reason = private.refusal(refused.parse().unwrap(), false).unwrap();

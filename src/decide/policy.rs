@@ -38,7 +38,9 @@ impl NodeNames {
             Self::Address => Vec::new(),
             Self::Given => given.into_iter().collect(),
             Self::Ptr => vec![NameOrigin::Pointer],
-            Self::Auto => given.into_iter().flat_map(|given| [NameOrigin::Pointer, given]).collect(),
+            Self::Auto => {
+                given.into_iter().flat_map(|given| [NameOrigin::Pointer, given]).collect()
+            }
         };
         if is_target {
             origins.reverse();
@@ -76,9 +78,15 @@ mod tests {
         let given = || NameOrigin::Given(HostName::parse("w").unwrap());
         let host = candidate(Some("w"), "w:5432");
         assert_eq!(NodeNames::Auto.origins(&host), [NameOrigin::Pointer, given()]);
-        assert_eq!(NodeNames::Auto.origins(&candidate(Some("w"), "srv:s")), [given(), NameOrigin::Pointer]);
+        assert_eq!(
+            NodeNames::Auto.origins(&candidate(Some("w"), "srv:s")),
+            [given(), NameOrigin::Pointer]
+        );
         assert_eq!(NodeNames::Auto.origins(&candidate(None, "10.0.0.1:5432")), []);
-        assert_eq!(NodeNames::Ptr.origins(&candidate(None, "10.0.0.1:5432")), [NameOrigin::Pointer]);
+        assert_eq!(
+            NodeNames::Ptr.origins(&candidate(None, "10.0.0.1:5432")),
+            [NameOrigin::Pointer]
+        );
         assert_eq!(NodeNames::Given.origins(&host), [given()]);
         assert_eq!(NodeNames::Address.origins(&host), []);
     }

@@ -18,7 +18,10 @@ fn identity(server: &Server, coordinator: &Coordinator) -> Option<Verdict> {
     let ours = server.system_identifier == coordinator.system_identifier;
     match (ours, server.in_recovery) {
         (true, false) => Some(Verdict::refused(
-            format!("it is the coordinator itself, or a copy of it (system identifier {})", server.system_identifier),
+            format!(
+                "it is the coordinator itself, or a copy of it (system identifier {})",
+                server.system_identifier
+            ),
             "Take the coordinator out of the sources; a copied data directory needs an initdb of its own.",
         )),
         (true, true) => Some(Verdict::new(
@@ -67,9 +70,7 @@ fn extensions(server: &Server, coordinator: &Coordinator) -> Option<Verdict> {
         ("vector", &server.vector, coordinator.vector_version.as_deref()),
         ("citus_fleet", &server.fleet, Some(coordinator.fleet_version.as_str())),
     ];
-    created_by_citus
-        .into_iter()
-        .find_map(|(name, theirs, ours)| extension(name, theirs, ours?))
+    created_by_citus.into_iter().find_map(|(name, theirs, ours)| extension(name, theirs, ours?))
 }
 
 /// Citus creates the coordinator's extensions on a node that it adds, in the coordinator's version.
@@ -99,7 +100,9 @@ fn emptiness(server: &Server, citus: &CitusFacts) -> Option<Verdict> {
     }
     if *nodes > 0 || *distributed_tables > 0 {
         return Some(Verdict::refused(
-            format!("it is the coordinator of another Citus cluster ({nodes} nodes, {distributed_tables} distributed tables)"),
+            format!(
+                "it is the coordinator of another Citus cluster ({nodes} nodes, {distributed_tables} distributed tables)"
+            ),
             "Take it out of the sources; to use the host as a worker, give it an empty database with the extension citus.",
         ));
     }

@@ -26,10 +26,8 @@ impl<'a> Registered<'a> {
             .map(|address| SocketAddr::new(*address, row.nodeport))
             .collect();
         let probes: Vec<&Probe> = endpoints.iter().filter_map(|e| seen.probes.get(e)).collect();
-        let servers: Vec<(&Server, &Probe)> = probes
-            .iter()
-            .filter_map(|probe| Some((probe.result.as_ref().ok()?, *probe)))
-            .collect();
+        let servers: Vec<(&Server, &Probe)> =
+            probes.iter().filter_map(|probe| Some((probe.result.as_ref().ok()?, *probe))).collect();
         let unresolvable = addresses.is_some_and(Vec::is_empty);
         let verdict = if !row.isactive {
             Verdict::new(
@@ -131,10 +129,8 @@ fn silent(
         // Nothing is known yet: Citus's own word stands until the first answer.
         None => return Verdict::active(),
     };
-    let unnamed_for = seen
-        .unnamed_since
-        .get(&row.nodeid)
-        .map(|since| seen.now.monotonic.saturating_sub(*since));
+    let unnamed_for =
+        seen.unnamed_since.get(&row.nodeid).map(|since| seen.now.monotonic.saturating_sub(*since));
     match unnamed_for {
         Some(unnamed) if unnamed >= policy.absent_after => Verdict::new(
             State::Absent,

@@ -78,18 +78,14 @@ impl Pace {
 /// Whether a candidate's name is to be asked for again along with its next probe.
 pub fn naming_is_due(probe: Option<&Probe>, now: Duration) -> bool {
     const KEPT: Duration = Duration::from_secs(60);
-    probe
-        .and_then(|probe| probe.named_at)
-        .is_none_or(|at| now.saturating_sub(at) >= KEPT)
+    probe.and_then(|probe| probe.named_at).is_none_or(|at| now.saturating_sub(at) >= KEPT)
 }
 
 /// How long a change that Citus did not accept waits for its next attempt.
 pub fn change_retry(attempts: u32) -> Duration {
     const FIRST: Duration = Duration::from_secs(1);
     const LONGEST: Duration = Duration::from_secs(60);
-    FIRST
-        .saturating_mul(2u32.saturating_pow(attempts.saturating_sub(1)))
-        .min(LONGEST)
+    FIRST.saturating_mul(2u32.saturating_pow(attempts.saturating_sub(1))).min(LONGEST)
 }
 
 #[cfg(test)]
@@ -101,10 +97,7 @@ mod tests {
         Probe {
             at: Duration::from_secs(at),
             round_trip: Duration::ZERO,
-            result: Err(ProbeFailure {
-                kind: ProbeFailureKind::Refused,
-                message: String::new(),
-            }),
+            result: Err(ProbeFailure { kind: ProbeFailureKind::Refused, message: String::new() }),
             failing_since: Some(Duration::from_secs(since)),
             last_seen_us: None,
             naming: None,
@@ -115,17 +108,11 @@ mod tests {
     const INTERVAL: Duration = Duration::from_secs(5);
 
     fn pace(endpoints: usize) -> Pace {
-        Pace {
-            interval: INTERVAL,
-            endpoints,
-        }
+        Pace { interval: INTERVAL, endpoints }
     }
 
     fn healthy(at: u64) -> Probe {
-        Probe {
-            failing_since: None,
-            ..failing(0, at)
-        }
+        Probe { failing_since: None, ..failing(0, at) }
     }
 
     #[test]

@@ -17,11 +17,7 @@ pub enum Source {
     /// `srv:_postgresql._tcp.citus-workers`: every SRV record is a candidate with its own port.
     Srv { name: HostName },
     /// `citus-worker-{n}`: n = 1, 2, … until [`Source::PATTERN_GAP`] names in a row do not exist.
-    Pattern {
-        before: String,
-        after: String,
-        port: u16,
-    },
+    Pattern { before: String, after: String, port: u16 },
     /// `10.0.0.7:5432` or `[::1]:5432`.
     Address(SocketAddr),
 }
@@ -41,11 +37,7 @@ impl fmt::Display for Source {
         match self {
             Self::Host { name, port } => write!(f, "{name}:{port}"),
             Self::Srv { name } => write!(f, "srv:{name}"),
-            Self::Pattern {
-                before,
-                after,
-                port,
-            } => write!(f, "{before}{{n}}{after}:{port}"),
+            Self::Pattern { before, after, port } => write!(f, "{before}{{n}}{after}:{port}"),
             Self::Address(address) => write!(f, "{address}"),
         }
     }
@@ -73,9 +65,7 @@ fn parse_source(part: &str) -> Result<Source, String> {
         return Err("there is nothing between two commas".into());
     }
     if let Some(name) = part.strip_prefix("srv:") {
-        return Ok(Source::Srv {
-            name: HostName::parse(name)?,
-        });
+        return Ok(Source::Srv { name: HostName::parse(name)? });
     }
     if let Some(address) = parse_address(part)? {
         return Ok(Source::Address(address));
@@ -87,16 +77,9 @@ fn parse_source(part: &str) -> Result<Source, String> {
             .filter(|(before, after)| !format!("{before}{after}").contains(['{', '}']))
             .ok_or("a pattern has {n} in it exactly once and no other braces")?;
         Source::numbered(before, 1, after)?;
-        return Ok(Source::Pattern {
-            before: before.into(),
-            after: after.into(),
-            port,
-        });
+        return Ok(Source::Pattern { before: before.into(), after: after.into(), port });
     }
-    Ok(Source::Host {
-        name: HostName::parse(name)?,
-        port,
-    })
+    Ok(Source::Host { name: HostName::parse(name)?, port })
 }
 
 /// An address with or without a port; `None` when the text is not meant as an address.
@@ -106,9 +89,8 @@ fn parse_address(text: &str) -> Result<Option<SocketAddr>, String> {
     }
     if let Some(rest) = text.strip_prefix('[') {
         let (address, port) = rest.split_once(']').ok_or("the bracket is not closed")?;
-        let address: IpAddr = address
-            .parse()
-            .map_err(|_| format!("{address:?} is not an IPv6 address"))?;
+        let address: IpAddr =
+            address.parse().map_err(|_| format!("{address:?} is not an IPv6 address"))?;
         let port = match port.strip_prefix(':') {
             Some(port) => parse_port(port)?,
             None if port.is_empty() => DEFAULT_PORT,
@@ -167,42 +149,21 @@ mod tests {
 
     #[test]
     fn every_kind_of_source() {
-        let host = |name: &str, port| Source::Host {
-            name: HostName::parse(name).unwrap(),
-            port,
-        };
+        let host = |name: &str, port| Source::Host { name: HostName::parse(name).unwrap(), port };
         assert_eq!(parse_sources("  ").unwrap(), vec![]);
         assert_eq!(one("worker"), host("worker", 5432));
         assert_eq!(one("worker:5433"), host("worker", 5433));
-        assert_eq!(
-            one("10.0.0.7:6000"),
-            Source::Address("10.0.0.7:6000".parse().unwrap())
-        );
-        assert_eq!(
-            one("10.0.0.7"),
-            Source::Address("10.0.0.7:5432".parse().unwrap())
-        );
-        assert_eq!(
-            one("fd00::7"),
-            Source::Address("[fd00::7]:5432".parse().unwrap())
-        );
-        assert_eq!(
-            one("[fd00::7]:6000"),
-            Source::Address("[fd00::7]:6000".parse().unwrap())
-        );
+        assert_eq!(one("10.0.0.7:6000"), Source::Address("10.0.0.7:6000".parse().unwrap()));
+        assert_eq!(one("10.0.0.7"), Source::Address("10.0.0.7:5432".parse().unwrap()));
+        assert_eq!(one("fd00::7"), Source::Address("[fd00::7]:5432".parse().unwrap()));
+        assert_eq!(one("[fd00::7]:6000"), Source::Address("[fd00::7]:6000".parse().unwrap()));
         assert_eq!(
             one("srv:_postgresql._tcp.citus-workers"),
-            Source::Srv {
-                name: HostName::parse("_postgresql._tcp.citus-workers").unwrap()
-            }
+            Source::Srv { name: HostName::parse("_postgresql._tcp.citus-workers").unwrap() }
         );
         assert_eq!(
             one("citus-worker-{n}.ns:6000"),
-            Source::Pattern {
-                before: "citus-worker-".into(),
-                after: ".ns".into(),
-                port: 6000
-            }
+            Source::Pattern { before: "citus-worker-".into(), after: ".ns".into(), port: 6000 }
         );
         assert_eq!(parse_sources("a, b:1 ,c").unwrap().len(), 3);
     }
@@ -232,26 +193,11 @@ mod tests {
     #[test]
     fn a_coordinator_host_keeps_whether_a_port_was_given() {
         assert_eq!(parse_host_port("coord").unwrap(), ("coord".into(), None));
-        assert_eq!(
-            parse_host_port("coord:6000").unwrap(),
-            ("coord".into(), Some(6000))
-        );
-        assert_eq!(
-            parse_host_port("10.0.0.1").unwrap(),
-            ("10.0.0.1".into(), None)
-        );
-        assert_eq!(
-            parse_host_port("10.0.0.1:5432").unwrap(),
-            ("10.0.0.1".into(), Some(5432))
-        );
-        assert_eq!(
-            parse_host_port("fd00::5432").unwrap(),
-            ("fd00::5432".into(), None)
-        );
-        assert_eq!(
-            parse_host_port("[fd00::1]:5432").unwrap(),
-            ("fd00::1".into(), Some(5432))
-        );
+        assert_eq!(parse_host_port("coord:6000").unwrap(), ("coord".into(), Some(6000)));
+        assert_eq!(parse_host_port("10.0.0.1").unwrap(), ("10.0.0.1".into(), None));
+        assert_eq!(parse_host_port("10.0.0.1:5432").unwrap(), ("10.0.0.1".into(), Some(5432)));
+        assert_eq!(parse_host_port("fd00::5432").unwrap(), ("fd00::5432".into(), None));
+        assert_eq!(parse_host_port("[fd00::1]:5432").unwrap(), ("fd00::1".into(), Some(5432)));
         assert!(parse_host_port("a,b").is_err());
     }
 

@@ -39,7 +39,9 @@ impl Verdict {
                 "its name does not resolve",
                 "Check the name in pg_dist_node against DNS as this host's resolver sees it.",
             ),
-            Kind::NoRoute => ("no route to it", "Check the network between the coordinator and it."),
+            Kind::NoRoute => {
+                ("no route to it", "Check the network between the coordinator and it.")
+            }
             Kind::Refused => (
                 "connection refused",
                 "Start PostgreSQL there, and check its port and listen_addresses.",
@@ -64,11 +66,12 @@ impl Verdict {
                 "the database does not exist there",
                 "Create the database there, and the extension citus in it.",
             ),
-            Kind::StartingUp => ("it is starting up or shutting down", "Wait: it is tried again by itself."),
-            Kind::TooManyConnections => (
-                "it has no connection slot left",
-                "Raise max_connections there or close sessions.",
-            ),
+            Kind::StartingUp => {
+                ("it is starting up or shutting down", "Wait: it is tried again by itself.")
+            }
+            Kind::TooManyConnections => {
+                ("it has no connection slot left", "Raise max_connections there or close sessions.")
+            }
             Kind::Protocol => (
                 "what answers there is not a working PostgreSQL server",
                 "Check the address and the port of the source.",

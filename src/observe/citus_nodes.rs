@@ -23,10 +23,7 @@ pub fn read() -> Result<(Coordinator, Credentials), Error> {
         user,
     };
     if is_installed(c"citus") {
-        let citus: Citus = value(
-            include_str!("citus.sql"),
-            &[credentials.user.as_str().into()],
-        )?;
+        let citus: Citus = value(include_str!("citus.sql"), &[credentials.user.as_str().into()])?;
         coordinator.citus = Some(citus.facts);
         credentials.authinfo = citus.authinfo.unwrap_or_default();
     }
@@ -53,12 +50,7 @@ pub fn read_one<T: FromDatum + IntoDatum>(
     statement: &str,
     parameters: &[DatumWithOid<'_>],
 ) -> Result<Option<T>, Error> {
-    Ok(Spi::connect(|client| {
-        client
-            .select(statement, Some(1), parameters)?
-            .first()
-            .get_one()
-    })?)
+    Ok(Spi::connect(|client| client.select(statement, Some(1), parameters)?.first().get_one())?)
 }
 
 /// Whether an extension is installed in this database.
@@ -72,10 +64,7 @@ pub fn own_group() -> Result<Option<i32>, Error> {
     if !is_installed(c"citus") {
         return Ok(None);
     }
-    read_one(
-        "SELECT g.groupid FROM pg_catalog.pg_dist_local_group g LIMIT 1",
-        &[],
-    )
+    read_one("SELECT g.groupid FROM pg_catalog.pg_dist_local_group g LIMIT 1", &[])
 }
 
 /// A setting's value, or nothing where no library has defined it.

@@ -51,9 +51,8 @@ impl Credentials {
         }
         // Whoever answers at an address that DNS gave gets no password in the clear, unless a
         // certificate has proved who it is.
-        let is_verified = parameters
-            .iter()
-            .any(|(key, value)| key == "sslmode" && value.starts_with("verify-"));
+        let is_verified =
+            parameters.iter().any(|(key, value)| key == "sslmode" && value.starts_with("verify-"));
         if !is_verified {
             push(&mut parameters, "require_auth", NO_CLEARTEXT);
         }
@@ -102,19 +101,12 @@ mod tests {
             user: "postgres".into(),
             database: "app".into(),
             node_conninfo: node_conninfo.into(),
-            authinfo: authinfo
-                .iter()
-                .map(|(id, info)| (*id, (*info).to_owned()))
-                .collect(),
+            authinfo: authinfo.iter().map(|(id, info)| (*id, (*info).to_owned())).collect(),
         }
     }
 
     fn last<'a>(parameters: &'a [(String, String)], key: &str) -> Option<&'a str> {
-        parameters
-            .iter()
-            .rev()
-            .find(|(known, _)| known == key)
-            .map(|(_, value)| value.as_str())
+        parameters.iter().rev().find(|(known, _)| known == key).map(|(_, value)| value.as_str())
     }
 
     #[test]
@@ -131,14 +123,11 @@ mod tests {
 
     #[test]
     fn a_node_has_its_own_password_before_the_one_for_any_node() {
-        let credentials = credentials(
-            "sslmode=require",
-            &[(0, "password=any"), (7, "password='its own'")],
-        );
+        let credentials =
+            credentials("sslmode=require", &[(0, "password=any"), (7, "password='its own'")]);
         let password = |nodeid| {
-            let parameters = credentials
-                .parameters("h", "10.0.0.1:1".parse().unwrap(), nodeid)
-                .unwrap();
+            let parameters =
+                credentials.parameters("h", "10.0.0.1:1".parse().unwrap(), nodeid).unwrap();
             last(&parameters, "password").unwrap().to_owned()
         };
         assert_eq!(password(Some(7)), "its own");

@@ -19,6 +19,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 type Failure = (DnsFailure, String);
+/// An answer for each lookup, by a label that stays the same from one pass to the next.
+type Names = BTreeMap<String, Answer>;
 /// The answer section and the additional section.
 type Records = (Vec<Record>, Vec<Record>);
 
@@ -40,12 +42,7 @@ impl Dns {
     pub fn system(deadline: Duration) -> Result<Self, String> {
         let (config, options) =
             system_conf::read_system_conf().map_err(|error| error.to_string())?;
-        let search = config
-            .domain()
-            .into_iter()
-            .chain(config.search())
-            .cloned()
-            .collect();
+        let search = config.domain().into_iter().chain(config.search()).cloned().collect();
         let ndots = options.ndots;
         let hosts = Hosts::from_system().unwrap_or_default();
         Self::new(config, options, search, ndots, hosts, deadline)
@@ -60,14 +57,7 @@ impl Dns {
             });
         let server = NameServerConfig::new(server.ip(), true, connections.into());
         let config = ResolverConfig::from_parts(None, Vec::new(), vec![server]);
-        Self::new(
-            config,
-            ResolverOpts::default(),
-            Vec::new(),
-            1,
-            Hosts::default(),
-            deadline,
-        )
+        Self::new(config, ResolverOpts::default(), Vec::new(), 1, Hosts::default(), deadline)
     }
 
     fn new(
@@ -85,164 +75,133 @@ impl Dns {
         let mut builder = Resolver::builder_with_config(config, TokioRuntimeProvider::default());
         *builder.options_mut() = options;
         let resolver = builder.build().map_err(|error| error.to_string())?;
-        Ok(Self {
-            resolver,
-            search,
-            ndots,
-            hosts,
-            deadline,
-        })
+        Ok(Self { resolver, search, ndots, hosts, deadline })
     }
 
     /// Asks every source, all at the same time.
     pub async fn ask(&self, sources: &[Source], max_workers: usize) -> Vec<SourceAnswer> {
-        join_all(
-            sources
-                .iter()
-                .map(|source| self.ask_one(source, max_workers)),
-        )
-        .await
+        join_all(sources.iter().map(|source| self.ask_one(source, max_workers))).await
     }
 
     async fn ask_one(&self, source: &Source, max_workers: usize) -> SourceAnswer {
         let mut failed = None;
+        let mut complete = true;
         let names = match source {
             Source::Address(endpoint) => {
-                let found = Found {
-                    endpoint: *endpoint,
-                    given: None,
-                };
+                let found = Found { endpoint: *endpoint, given: None };
                 BTreeMap::from([(endpoint.to_string(), Answer::Found(vec![found]))])
             }
-            Source::Host { name, port } => {
-                BTreeMap::from([(name.to_string(), self.host(name, *port).await)])
+            Source::Host { name, port } => self.host(name, *port).await,
+            Source::Pattern { before, after, port } => {
+                let names;
+                (names, complete) = self.pattern(before, after, *port, max_workers).await;
+                names
             }
-            Source::Pattern {
-                before,
-                after,
-                port,
-            } => self.pattern(before, after, *port, max_workers).await,
             Source::Srv { name } => self.srv(name).await.unwrap_or_else(|failure| {
                 failed = Some(failure);
                 BTreeMap::new()
             }),
         };
-        SourceAnswer {
-            source: source.to_string(),
-            failed,
-            names,
-        }
+        SourceAnswer { source: source.to_string(), failed, complete, names }
     }
 
-    async fn host(&self, name: &HostName, port: u16) -> Answer {
-        match self.addresses(name).await {
+    /// What a name gives, IPv4 and IPv6 apart: one may fail while the other is answered.
+    async fn host(&self, name: &HostName, port: u16) -> Names {
+        let found = |addresses: Vec<IpAddr>| {
+            let found = |address| Found {
+                endpoint: SocketAddr::new(address, port),
+                given: Some(name.clone()),
+            };
+            Answer::Found(addresses.into_iter().map(found).collect())
+        };
+        let listed = self.listed(name);
+        if !listed.is_empty() {
+            return BTreeMap::from([(name.to_string(), found(listed))]);
+        }
+        let answer = |lookup: Result<Vec<IpAddr>, Failure>| match lookup {
             Ok(addresses) if addresses.is_empty() => Answer::Nothing,
-            Ok(addresses) => Answer::Found(
-                addresses
-                    .into_iter()
-                    .map(|address| Found {
-                        endpoint: SocketAddr::new(address, port),
-                        given: Some(name.clone()),
-                    })
-                    .collect(),
-            ),
+            Ok(addresses) => found(addresses),
             Err((failure, message)) => Answer::Failed(failure, message),
-        }
+        };
+        let (v4, v6) = self.both_families(name).await;
+        BTreeMap::from([(format!("{name} A"), answer(v4)), (format!("{name} AAAA"), answer(v6))])
     }
 
-    /// Names with n = 1, 2, … until [`Source::PATTERN_GAP`] in a row do not exist. A lookup that
-    /// failed is no sign that the name does not exist, but a row of them ends the search too.
+    /// Names with n = 1, 2, … until [`Source::PATTERN_GAP`] in a row are not found, and whether they
+    /// are known not to exist: a lookup that failed is no sign of that.
     async fn pattern(
         &self,
         before: &str,
         after: &str,
         port: u16,
         max_workers: usize,
-    ) -> BTreeMap<String, Answer> {
+    ) -> (Names, bool) {
         let mut names = BTreeMap::new();
-        let mut gap = 0;
+        let (mut gap, mut complete) = (0, true);
         let mut next = 1;
         while next <= max_workers + Source::PATTERN_GAP {
             let stride: Vec<HostName> = (next..next + PATTERN_STRIDE)
                 .filter_map(|n| Source::numbered(before, n, after).ok())
                 .collect();
-            let answers = join_all(stride.iter().map(|name| self.host(name, port))).await;
-            for (name, answer) in stride.into_iter().zip(answers) {
-                gap = if matches!(answer, Answer::Found(_)) {
-                    0
+            for answers in join_all(stride.iter().map(|name| self.host(name, port))).await {
+                let any = |is: fn(&Answer) -> bool| answers.values().any(is);
+                if any(|answer| matches!(answer, Answer::Found(_))) {
+                    (gap, complete) = (0, true);
                 } else {
-                    gap + 1
-                };
-                names.insert(name.to_string(), answer);
+                    gap += 1;
+                    complete &= !any(|answer| matches!(answer, Answer::Failed(..)));
+                }
+                names.extend(answers);
                 if gap == Source::PATTERN_GAP {
-                    return names;
+                    return (names, complete);
                 }
             }
             next += PATTERN_STRIDE;
         }
-        names
+        (names, complete)
     }
 
     /// The targets of an SRV record. Their addresses come with the answer where the server adds
     /// them (RFC 2782), so that a thousand targets need not be a thousand queries.
-    async fn srv(&self, name: &HostName) -> Result<BTreeMap<String, Answer>, Failure> {
+    async fn srv(&self, name: &HostName) -> Result<Names, Failure> {
         let Some((answers, additionals)) = self.lookup(name, RecordType::SRV).await? else {
             return Ok(BTreeMap::from([(name.to_string(), Answer::Nothing)]));
         };
         let mut enclosed: BTreeMap<String, BTreeSet<IpAddr>> = BTreeMap::new();
         for record in &additionals {
             if let Some(address) = record.data.ip_addr() {
-                enclosed
-                    .entry(record.name.to_lowercase().to_utf8())
-                    .or_default()
-                    .insert(address);
+                enclosed.entry(record.name.to_lowercase().to_utf8()).or_default().insert(address);
             }
         }
         let targets = answers.iter().filter_map(|record| match &record.data {
-            RData::SRV(srv) => Some((srv.target.to_lowercase(), srv.port)),
+            RData::SRV(srv) => Some((srv.target.to_lowercase().to_utf8(), srv.port)),
             _ => None,
         });
         let answered = targets.map(|(target, port)| {
-            let addresses = enclosed.get(&target.to_utf8()).cloned();
-            self.target(target.to_utf8(), port, addresses)
+            let addresses = enclosed.get(&target).cloned();
+            self.target(target, port, addresses)
         });
-        Ok(join_all(answered).await.into_iter().collect())
+        Ok(join_all(answered).await.into_iter().flatten().collect())
     }
 
-    async fn target(
-        &self,
-        target: String,
-        port: u16,
-        enclosed: Option<BTreeSet<IpAddr>>,
-    ) -> (String, Answer) {
-        let label = format!("{target}:{port}");
+    async fn target(&self, target: String, port: u16, enclosed: Option<BTreeSet<IpAddr>>) -> Names {
+        let label = one_line(&format!("{target}:{port}"));
+        let only = |answer| BTreeMap::from([(label.clone(), answer)]);
         // RFC 2782: "." means that the service is decidedly not available.
         if target == "." {
-            return (label, Answer::Nothing);
+            return only(Answer::Nothing);
         }
         let name = match HostName::parse(&target) {
             Ok(_) if port == 0 => {
-                return (
-                    label,
-                    Answer::Failed(DnsFailure::Malformed, "port 0".into()),
-                );
+                return only(Answer::Failed(DnsFailure::Malformed, "port 0".into()));
             }
             Ok(name) => name,
-            Err(why) => return (one_line(&label), Answer::Failed(DnsFailure::Malformed, why)),
+            Err(why) => return only(Answer::Failed(DnsFailure::Malformed, why)),
         };
-        let answer = match enclosed {
-            Some(addresses) => Answer::Found(
-                addresses
-                    .into_iter()
-                    .map(|address| Found {
-                        endpoint: SocketAddr::new(address, port),
-                        given: Some(name.clone()),
-                    })
-                    .collect(),
-            ),
-            None => self.host(&name, port).await,
-        };
-        (label, answer)
+        let Some(addresses) = enclosed else { return self.host(&name, port).await };
+        let found =
+            |address| Found { endpoint: SocketAddr::new(address, port), given: Some(name.clone()) };
+        only(Answer::Found(addresses.into_iter().map(found).collect()))
     }
 
     /// Every address of a name; none when it does not exist or has none. The hosts file comes first.
@@ -251,41 +210,38 @@ impl Dns {
         if !listed.is_empty() {
             return Ok(listed);
         }
+        match self.both_families(name).await {
+            (Ok(v4), Ok(v6)) => Ok([v4, v6].concat()),
+            (Ok(some), Err(_)) | (Err(_), Ok(some)) if !some.is_empty() => Ok(some),
+            (Err(failure), _) | (_, Err(failure)) => Err(failure),
+        }
+    }
+
+    async fn both_families(
+        &self,
+        name: &HostName,
+    ) -> (Result<Vec<IpAddr>, Failure>, Result<Vec<IpAddr>, Failure>) {
+        let addresses = |lookup: Result<Option<Records>, Failure>| {
+            let (records, _) = lookup?.unwrap_or_default();
+            let unique: BTreeSet<IpAddr> =
+                records.iter().filter_map(|record| record.data.ip_addr()).collect();
+            Ok(unique.into_iter().collect())
+        };
         let (v4, v6) = futures_util::join!(
             self.lookup(name, RecordType::A),
             self.lookup(name, RecordType::AAAA)
         );
-        let mut addresses = BTreeSet::new();
-        let mut failure = None;
-        for answer in [v4, v6] {
-            match answer {
-                Ok(Some((records, _))) => {
-                    addresses.extend(records.iter().filter_map(|r| r.data.ip_addr()))
-                }
-                Ok(None) => {}
-                Err(error) => failure = Some(error),
-            }
-        }
-        match failure {
-            Some(failure) if addresses.is_empty() => Err(failure),
-            _ => Ok(addresses.into_iter().collect()),
-        }
+        (addresses(v4), addresses(v6))
     }
 
     /// The name that an address says it has, when it is a host name at all.
     pub async fn pointer(&self, address: IpAddr) -> Option<HostName> {
         let lookup = self.resolver.reverse_lookup(address);
-        let lookup = tokio::time::timeout(self.deadline, lookup)
-            .await
-            .ok()?
-            .ok()?;
-        lookup
-            .answers()
-            .iter()
-            .find_map(|record| match &record.data {
-                RData::PTR(name) => HostName::parse(&name.0.to_utf8()).ok(),
-                _ => None,
-            })
+        let lookup = tokio::time::timeout(self.deadline, lookup).await.ok()?.ok()?;
+        lookup.answers().iter().find_map(|record| match &record.data {
+            RData::PTR(name) => HostName::parse(&name.0.to_utf8()).ok(),
+            _ => None,
+        })
     }
 
     /// What the hosts file says of a name.
@@ -296,16 +252,9 @@ impl Dns {
         full.set_fqdn(true);
         [RecordType::A, RecordType::AAAA]
             .into_iter()
-            .filter_map(|kind| {
-                self.hosts
-                    .lookup_static_host(&Query::query(full.clone(), kind))
-            })
+            .filter_map(|kind| self.hosts.lookup_static_host(&Query::query(full.clone(), kind)))
             .flat_map(|lookup| {
-                lookup
-                    .answers()
-                    .iter()
-                    .filter_map(|r| r.data.ip_addr())
-                    .collect::<Vec<_>>()
+                lookup.answers().iter().filter_map(|r| r.data.ip_addr()).collect::<Vec<_>>()
             })
             .collect()
     }
@@ -325,19 +274,17 @@ impl Dns {
     ) -> Result<Option<Records>, Failure> {
         let mut failure = None;
         for full in self.full_names(name)? {
-            match self.resolver.lookup(full, kind).await {
-                Ok(lookup)
-                    if lookup
-                        .answers()
-                        .iter()
-                        .any(|record| record.record_type() == kind) =>
-                {
-                    return Ok(Some((
-                        lookup.answers().to_vec(),
-                        lookup.additionals().to_vec(),
-                    )));
+            match self.resolver.lookup(full.clone(), kind).await {
+                Ok(lookup) => {
+                    let answers = lookup.answers();
+                    if answers.iter().any(|record| record.record_type() == kind) {
+                        return Ok(Some((answers.to_vec(), lookup.additionals().to_vec())));
+                    }
+                    if is_alias_loop(full, answers) {
+                        failure =
+                            Some((DnsFailure::Malformed, "its CNAME records form a loop".into()));
+                    }
                 }
-                Ok(_) => {}
                 Err(error) => failure = classify(&error).or(failure),
             }
         }
@@ -363,6 +310,23 @@ impl Dns {
         names.iter_mut().for_each(|name| name.set_fqdn(true));
         names.dedup();
         Ok(names)
+    }
+}
+
+/// Whether following the CNAME records from `name` comes back to where it has been.
+fn is_alias_loop(name: Name, answers: &[Record]) -> bool {
+    let mut seen = BTreeSet::from([name.to_lowercase()]);
+    let mut at = name;
+    loop {
+        let alias = answers.iter().find_map(|record| match &record.data {
+            RData::CNAME(alias) if record.name == at => Some(alias.0.clone()),
+            _ => None,
+        });
+        match alias {
+            None => return false,
+            Some(alias) if !seen.insert(alias.to_lowercase()) => return true,
+            Some(alias) => at = alias,
+        }
     }
 }
 

@@ -32,28 +32,23 @@ impl Login {
             .map(|(key, value)| Ok((c_string(key)?, c_string(value)?)))
             .collect::<Result<_>>()?;
         let end = std::iter::once(std::ptr::null());
-        let keys: Vec<*const c_char> = texts
-            .iter()
-            .map(|(key, _)| key.as_ptr())
-            .chain(end.clone())
-            .collect();
-        let values: Vec<*const c_char> = texts
-            .iter()
-            .map(|(_, value)| value.as_ptr())
-            .chain(end)
-            .collect();
+        let keys: Vec<*const c_char> =
+            texts.iter().map(|(key, _)| key.as_ptr()).chain(end.clone()).collect();
+        let values: Vec<*const c_char> =
+            texts.iter().map(|(_, value)| value.as_ptr()).chain(end).collect();
         // SAFETY: two null-terminated arrays of strings that outlive the call, which copies them.
         let connection = unsafe { pq::PQconnectStartParams(keys.as_ptr(), values.as_ptr(), 0) };
         if connection.is_null() {
             return Err(failure(ProbeFailureKind::Other, "out of memory"));
         }
-        let mut login = Self {
-            connection,
-            allowance: MOST_BYTES,
-        };
-        // The SQLSTATE of a refused login is in the message only at this verbosity.
+        let mut login = Self { connection, allowance: MOST_BYTES };
         // SAFETY: the connection is valid until `drop`.
-        unsafe { pq::PQsetErrorVerbosity(connection, pq::PGVerbosity::PQERRORS_VERBOSE) };
+        unsafe {
+            // The SQLSTATE of a refused login is in the message only at this verbosity.
+            pq::PQsetErrorVerbosity(connection, pq::PGVerbosity::PQERRORS_VERBOSE);
+            // By default whatever a stranger has to say would end up in our server's log.
+            pq::PQsetNoticeReceiver(connection, Some(ignore), std::ptr::null_mut());
+        }
         login.establish().await?;
         // SAFETY: as above.
         unsafe { pq::PQsetnonblocking(connection, 1) };
@@ -82,21 +77,15 @@ impl Login {
             // SAFETY: the connection is valid until `drop`, and polled only when its socket is ready.
             wanted = unsafe { pq::PQconnectPoll(self.connection) };
             // When polling fails the status is BAD: the phase that failed is the one before.
-            phase = if before == pq::ConnStatusType::CONNECTION_BAD {
-                phase
-            } else {
-                before
-            };
+            phase = if before == pq::ConnStatusType::CONNECTION_BAD { phase } else { before };
         }
     }
 
     /// Runs one statement and returns its first column of its first row.
     pub async fn value(&mut self, statement: &str, parameters: &[&str]) -> Result<String> {
         let statement = c_string(statement)?;
-        let parameters: Vec<CString> = parameters
-            .iter()
-            .map(|value| c_string(value))
-            .collect::<Result<_>>()?;
+        let parameters: Vec<CString> =
+            parameters.iter().map(|value| c_string(value)).collect::<Result<_>>()?;
         let values: Vec<*const c_char> = parameters.iter().map(|value| value.as_ptr()).collect();
         // SAFETY: text parameters in text format, all alive during the call, which copies them.
         let sent = unsafe {
@@ -155,10 +144,7 @@ impl Login {
                 pq::ExecStatusType::PGRES_TUPLES_OK if pq::PQntuples(result) == 1 => {
                     Ok(text(pq::PQgetvalue(result, 0, 0)))
                 }
-                _ => Err(failure(
-                    ProbeFailureKind::Other,
-                    &text(pq::PQresultErrorMessage(result)),
-                )),
+                _ => Err(failure(ProbeFailureKind::Other, &text(pq::PQresultErrorMessage(result)))),
             };
             pq::PQclear(result);
             value
@@ -188,10 +174,10 @@ impl Login {
         let mut arrived: c_int = 0;
         // SAFETY: FIONREAD writes one int; the socket is the connection's own.
         unsafe { libc::ioctl(pq::PQsocket(self.connection), libc::FIONREAD, &mut arrived) };
-        self.allowance = self
-            .allowance
-            .checked_sub(usize::try_from(arrived).unwrap_or_default())
-            .ok_or_else(|| failure(ProbeFailureKind::Protocol, "the answer is too large"))?;
+        self.allowance =
+            self.allowance
+                .checked_sub(usize::try_from(arrived).unwrap_or_default())
+                .ok_or_else(|| failure(ProbeFailureKind::Protocol, "the answer is too large"))?;
         Ok(())
     }
 
@@ -223,6 +209,8 @@ impl Drop for Login {
     }
 }
 
+unsafe extern "C" fn ignore(_: *mut std::ffi::c_void, _: *const pq::PGresult) {}
+
 fn c_string(text: &str) -> Result<CString> {
     CString::new(text).map_err(|_| failure(ProbeFailureKind::Other, "a parameter has a zero byte"))
 }
@@ -232,16 +220,11 @@ unsafe fn text(pointer: *const c_char) -> String {
         return String::new();
     }
     // SAFETY: libpq hands out NUL-terminated strings.
-    unsafe { CStr::from_ptr(pointer) }
-        .to_string_lossy()
-        .into_owned()
+    unsafe { CStr::from_ptr(pointer) }.to_string_lossy().into_owned()
 }
 
 fn failure(kind: ProbeFailureKind, message: &str) -> ProbeFailure {
-    ProbeFailure {
-        kind,
-        message: one_line(message),
-    }
+    ProbeFailure { kind, message: one_line(message) }
 }
 
 /// What a failed login means. libpq's texts follow the server's locale, so nothing here compares
@@ -263,14 +246,9 @@ fn classify(phase: pq::ConnStatusType, wants_password: bool, message: &str) -> P
     let says = |errno| message.contains(&strerror(errno));
     let kind = match phase {
         _ if says(libc::ECONNREFUSED) => Kind::Refused,
-        _ if [
-            libc::EHOSTUNREACH,
-            libc::ENETUNREACH,
-            libc::ENETDOWN,
-            libc::EHOSTDOWN,
-        ]
-        .into_iter()
-        .any(says) =>
+        _ if [libc::EHOSTUNREACH, libc::ENETUNREACH, libc::ENETDOWN, libc::EHOSTDOWN]
+            .into_iter()
+            .any(says) =>
         {
             Kind::NoRoute
         }
@@ -291,19 +269,14 @@ fn server_refusal(message: &str) -> Option<(&str, &str)> {
             let rest = &line[at + mark.len()..];
             let (sqlstate, words) = rest.split_once(": ")?;
             let is_sqlstate = sqlstate.len() == 5
-                && sqlstate
-                    .bytes()
-                    .all(|b| b.is_ascii_uppercase() || b.is_ascii_digit());
+                && sqlstate.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit());
             is_sqlstate.then_some((sqlstate, words))
         })
     })
 }
 
 fn first_line(message: &str) -> &str {
-    message
-        .lines()
-        .find(|line| !line.trim().is_empty())
-        .unwrap_or("connection failed")
+    message.lines().find(|line| !line.trim().is_empty()).unwrap_or("connection failed")
 }
 
 fn strerror(errno: c_int) -> String {
@@ -331,18 +304,12 @@ mod tests {
                 "connection failed: SCHWERWIEGEND:  3D000: Datenbank „x“ existiert nicht",
                 ProbeFailureKind::DatabaseMissing,
             ),
-            (
-                "x: FATAL:  57P03: the database system is starting up",
-                ProbeFailureKind::StartingUp,
-            ),
+            ("x: FATAL:  57P03: the database system is starting up", ProbeFailureKind::StartingUp),
             (
                 "x: FATAL:  53300: sorry, too many clients already",
                 ProbeFailureKind::TooManyConnections,
             ),
-            (
-                "x: FATAL:  28000: no pg_hba.conf entry",
-                ProbeFailureKind::NotPermitted,
-            ),
+            ("x: FATAL:  28000: no pg_hba.conf entry", ProbeFailureKind::NotPermitted),
         ] {
             assert_eq!(
                 classify(CONNECTION_AWAITING_RESPONSE, false, message).kind,
@@ -359,10 +326,7 @@ mod tests {
             strerror(libc::ECONNREFUSED)
         );
         let kind = |phase, wants_password, message| classify(phase, wants_password, message).kind;
-        assert_eq!(
-            kind(CONNECTION_STARTED, false, &refused),
-            ProbeFailureKind::Refused
-        );
+        assert_eq!(kind(CONNECTION_STARTED, false, &refused), ProbeFailureKind::Refused);
         assert_eq!(
             kind(CONNECTION_SSL_STARTUP, false, "certificate verify failed"),
             ProbeFailureKind::Tls
@@ -377,11 +341,7 @@ mod tests {
             ProbeFailureKind::WrongPassword
         );
         assert_eq!(
-            kind(
-                CONNECTION_AWAITING_RESPONSE,
-                false,
-                "expected authentication request, got x"
-            ),
+            kind(CONNECTION_AWAITING_RESPONSE, false, "expected authentication request, got x"),
             ProbeFailureKind::Protocol
         );
         assert_eq!(

@@ -48,24 +48,14 @@ async fn pointer(
     deadline: Duration,
 ) -> Option<HostName> {
     match nameserver {
-        Some(server) => {
-            Dns::nameserver(server, deadline)
-                .ok()?
-                .pointer(address)
-                .await
-        }
+        Some(server) => Dns::nameserver(server, deadline).ok()?.pointer(address).await,
         None => system.pointer(address).await,
     }
 }
 
 async fn confirm(name: HostName, address: IpAddr, system: &Dns) -> Option<Naming> {
     let addresses = system.addresses(&name).await.ok()?;
-    let of_family = |v4: bool| {
-        addresses
-            .iter()
-            .filter(|found| found.is_ipv4() == v4)
-            .count()
-    };
+    let of_family = |v4: bool| addresses.iter().filter(|found| found.is_ipv4() == v4).count();
     let leads_here = addresses.contains(&address) && of_family(true) <= 1 && of_family(false) <= 1;
     leads_here.then_some(Naming { name, addresses })
 }

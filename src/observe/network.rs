@@ -51,9 +51,7 @@ pub struct Network {
 impl Network {
     pub fn new() -> std::io::Result<Self> {
         // One thread, this one: PostgreSQL's signal handlers must not run on another.
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         Ok(Self {
             runtime,
             underway: FuturesUnordered::new(),
@@ -68,9 +66,8 @@ impl Network {
         let asking = async {
             // Citus connects by the system's resolver, whatever the sources are asked of.
             let system = Dns::system(settings.probe_timeout);
-            let own = settings
-                .nameserver
-                .map(|server| Dns::nameserver(server, settings.probe_timeout));
+            let own =
+                settings.nameserver.map(|server| Dns::nameserver(server, settings.probe_timeout));
             let sources = async {
                 match own.as_ref().unwrap_or(&system) {
                     Ok(dns) => dns.ask(&policy.sources, policy.max_workers).await,
@@ -83,10 +80,7 @@ impl Network {
             };
             let rows = join_all(nodes.iter().map(|row| locate(row, system.as_ref().ok())));
             let (sources, rows) = futures_util::join!(sources, rows);
-            Names {
-                sources,
-                nodes: rows.into_iter().flatten().collect(),
-            }
+            Names { sources, nodes: rows.into_iter().flatten().collect() }
         };
         run(&self.runtime, signals::interrupted, asking)
     }
@@ -117,12 +111,7 @@ impl Network {
             }
             let started = Instant::now();
             let result = questions.ask(&target).await;
-            Answered {
-                endpoint,
-                result,
-                round_trip: started.elapsed(),
-                naming,
-            }
+            Answered { endpoint, result, round_trip: started.elapsed(), naming }
         }));
     }
 
@@ -190,6 +179,7 @@ fn unasked(source: String, why: &str) -> SourceAnswer {
     SourceAnswer {
         source,
         failed: Some((DnsFailure::Other, why.to_owned())),
+        complete: false,
         names: BTreeMap::new(),
     }
 }

@@ -38,10 +38,7 @@ impl Questions {
             "vector": coordinator.vector_version.as_deref().unwrap_or(""),
             "citus_fleet": coordinator.fleet_version,
         });
-        let tables = coordinator
-            .citus
-            .as_ref()
-            .map_or(&[][..], |citus| &citus.distributed_tables);
+        let tables = coordinator.citus.as_ref().map_or(&[][..], |citus| &citus.distributed_tables);
         let literal: Vec<String> = tables
             .iter()
             .map(|table| format!("\"{}\"", table.replace('\\', "\\\\").replace('"', "\\\"")))
@@ -56,40 +53,27 @@ impl Questions {
 
     /// Probes one endpoint within the deadline.
     pub async fn ask(&self, target: &Target) -> ProbeResult {
-        tokio::time::timeout(self.deadline, self.interview(target))
-            .await
-            .unwrap_or_else(|_| {
-                let message = format!("nothing within {} ms", self.deadline.as_millis());
-                Err(ProbeFailure {
-                    kind: ProbeFailureKind::Timeout,
-                    message,
-                })
-            })
+        tokio::time::timeout(self.deadline, self.interview(target)).await.unwrap_or_else(|_| {
+            let message = format!("nothing within {} ms", self.deadline.as_millis());
+            Err(ProbeFailure { kind: ProbeFailureKind::Timeout, message })
+        })
     }
 
     async fn interview(&self, target: &Target) -> ProbeResult {
         let parameters = self
             .credentials
             .parameters(&target.name, target.endpoint, target.nodeid)
-            .map_err(|message| ProbeFailure {
-                kind: ProbeFailureKind::Other,
-                message,
-            })?;
+            .map_err(|message| ProbeFailure { kind: ProbeFailureKind::Other, message })?;
         let mut login = Login::connect(&parameters).await?;
         // A registered worker has relations of these names because Citus has put them there.
-        let tables = target
-            .nodeid
-            .map_or(self.distributed_tables.as_str(), |_| "{}");
-        let answer = login
-            .value(include_str!("probe_server.sql"), &[&self.versions, tables])
-            .await?;
+        let tables = target.nodeid.map_or(self.distributed_tables.as_str(), |_| "{}");
+        let answer =
+            login.value(include_str!("probe_server.sql"), &[&self.versions, tables]).await?;
         let mut facts: ServerFacts = parse(&answer)?;
         let citus = facts.extensions.remove("citus").unwrap_or_default();
         let membership: Option<Membership> = match citus.installed {
             Some(_) => {
-                let answer = login
-                    .value(include_str!("probe_membership.sql"), &[])
-                    .await?;
+                let answer = login.value(include_str!("probe_membership.sql"), &[]).await?;
                 Some(parse(&answer)?)
             }
             None => None,

@@ -40,12 +40,7 @@ struct SeenWorker {
 }
 
 fn facts() -> Result<Facts, Error> {
-    let seen: Seen = match controller()?
-        .is_none()
-        .then(snapshot_json)
-        .transpose()?
-        .flatten()
-    {
+    let seen: Seen = match controller()?.is_none().then(snapshot_json).transpose()?.flatten() {
         Some(snapshot) => serde_json::from_value(snapshot)?,
         None => Seen::default(),
     };
@@ -69,13 +64,7 @@ fn facts() -> Result<Facts, Error> {
             .workers
             .into_iter()
             .filter(|worker| worker.nodeid.is_some() && worker.server_version.is_some())
-            .map(|w| {
-                (
-                    format!("{}:{}", w.nodename, w.nodeport),
-                    w.citus_version,
-                    w.vector_version,
-                )
-            })
+            .map(|w| (format!("{}:{}", w.nodename, w.nodeport), w.citus_version, w.vector_version))
             .collect(),
         dns: seen.status.errors,
         unresolved_sources: seen.status.empty_sources,

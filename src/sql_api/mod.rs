@@ -78,9 +78,7 @@ pub mod fleet {
     /// this schema read it.
     #[pg_extern(volatile, parallel_unsafe)]
     pub fn snapshot() -> Option<JsonB> {
-        snapshot_json()
-            .unwrap_or_else(|error: Error| error.raise())
-            .map(JsonB)
+        snapshot_json().unwrap_or_else(|error: Error| error.raise()).map(JsonB)
     }
 
     /// The controller: role, paused, last cycle, its duration, errors, counts by state.
@@ -102,12 +100,7 @@ pub mod fleet {
     > {
         let findings = doctor::examine().unwrap_or_else(|error: Error| error.raise());
         TableIterator::new(findings.into_iter().map(|finding| {
-            (
-                finding.check.into(),
-                finding.status.as_str().into(),
-                finding.finding,
-                finding.remedy,
-            )
+            (finding.check.into(), finding.status.as_str().into(), finding.finding, finding.remedy)
         }))
     }
 
@@ -127,20 +120,12 @@ pub mod fleet {
 
 fn require_superuser(function: &'static str) -> Result<(), Error> {
     // SAFETY: looks at the current role.
-    if unsafe { pg_sys::superuser() } {
-        Ok(())
-    } else {
-        Err(Error::NotSuperuser(function))
-    }
+    if unsafe { pg_sys::superuser() } { Ok(()) } else { Err(Error::NotSuperuser(function)) }
 }
 
 fn require_primary(function: &'static str) -> Result<(), Error> {
     // SAFETY: looks at the server's state.
-    if unsafe { pg_sys::RecoveryInProgress() } {
-        Err(Error::InRecovery(function))
-    } else {
-        Ok(())
-    }
+    if unsafe { pg_sys::RecoveryInProgress() } { Err(Error::InRecovery(function)) } else { Ok(()) }
 }
 
 fn autoregister(dry_run: bool) -> Result<Report, Error> {
@@ -156,9 +141,7 @@ fn autoregister(dry_run: bool) -> Result<Report, Error> {
     let request = board::request(dry_run)?;
     board::wake_controller()?;
     let answer = board::await_answer(request, PASS_DEADLINE)?;
-    let answer = answer.ok_or(Error::NoAnswer {
-        seconds: PASS_DEADLINE.as_secs(),
-    })?;
+    let answer = answer.ok_or(Error::NoAnswer { seconds: PASS_DEADLINE.as_secs() })?;
     let report: Report = serde_json::from_str(&answer)?;
     match report.error {
         Some(error) => Err(Error::PassFailed(error)),

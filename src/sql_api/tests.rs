@@ -39,11 +39,7 @@ mod tests {
                  SET citus_fleet.{setting} = '{value}' AS 'SELECT'"
             );
             let (sqlstate, words) = failure(&statement);
-            assert_eq!(
-                sqlstate,
-                PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
-                "{setting}"
-            );
+            assert_eq!(sqlstate, PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, "{setting}");
             assert!(words.contains(part), "{setting}: {words}");
         }
     }
@@ -51,10 +47,7 @@ mod tests {
     #[pg_test]
     fn without_citus_a_pass_is_refused_with_a_hint() {
         let (sqlstate, words) = failure("SELECT citus_autoregister()");
-        assert_eq!(
-            sqlstate,
-            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
-        );
+        assert_eq!(sqlstate, PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE);
         assert!(words.contains("CREATE EXTENSION citus"), "{words}");
     }
 
@@ -69,11 +62,7 @@ mod tests {
         .unwrap();
         for statement in ["SELECT citus_autoregister()", "SELECT fleet.pause()"] {
             let (sqlstate, words) = failure(statement);
-            assert_eq!(
-                sqlstate,
-                PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
-                "{statement}"
-            );
+            assert_eq!(sqlstate, PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE, "{statement}");
             assert!(words.contains("superuser"), "{words}");
         }
     }
@@ -88,10 +77,7 @@ mod tests {
         let before = changed();
         Spi::run("SELECT fleet.pause()").unwrap();
         assert_ne!(before, changed());
-        assert_eq!(
-            Spi::get_one::<bool>("SELECT paused FROM fleet.control"),
-            Ok(Some(true))
-        );
+        assert_eq!(Spi::get_one::<bool>("SELECT paused FROM fleet.control"), Ok(Some(true)));
     }
 
     #[pg_test]

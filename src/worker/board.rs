@@ -41,10 +41,7 @@ struct Text {
 impl Text {
     fn write(&mut self, text: &str) -> Result<(), Error> {
         let room = self.bytes.get_mut(..text.len()).ok_or_else(|| {
-            Error::Internal(format!(
-                "{} bytes of JSON do not fit into shared memory",
-                text.len()
-            ))
+            Error::Internal(format!("{} bytes of JSON do not fit into shared memory", text.len()))
         })?;
         room.copy_from_slice(text.as_bytes());
         self.length = text.len();
@@ -103,9 +100,7 @@ unsafe extern "C-unwind" fn attach_memory() {
         let board = pg_sys::ShmemInitStruct(TRANCHE.as_ptr(), size_of::<Board>(), &mut found)
             .cast::<Board>();
         if !found {
-            board
-                .cast::<u8>()
-                .write_bytes(0, std::mem::offset_of!(Board, snapshot));
+            board.cast::<u8>().write_bytes(0, std::mem::offset_of!(Board, snapshot));
             (*board).snapshot.length = 0;
             (*board).answer.length = 0;
             (*board).lock = &raw mut (*pg_sys::GetNamedLWLockTranche(TRANCHE.as_ptr())).lock;
@@ -203,10 +198,7 @@ unsafe extern "C-unwind" fn step_down(_code: i32, _argument: pg_sys::Datum) {
 pub fn pending_request() -> Result<Option<Request>, Error> {
     let board = Held::shared()?;
     let pending = board.requested > board.served;
-    Ok(pending.then_some(Request {
-        ticket: board.requested,
-        dry_run: board.dry_run,
-    }))
+    Ok(pending.then_some(Request { ticket: board.requested, dry_run: board.dry_run }))
 }
 
 /// Shows what the controller knows.
@@ -245,10 +237,7 @@ pub struct Controller {
 pub fn controller() -> Result<Option<Controller>, Error> {
     let board = Held::shared()?;
     let running = !board.controller.is_null();
-    Ok(running.then(|| Controller {
-        pid: board.controller_pid,
-        database: board.database,
-    }))
+    Ok(running.then(|| Controller { pid: board.controller_pid, database: board.database }))
 }
 
 /// The newest snapshot; none while there is no controller or it has not finished a cycle.
@@ -261,10 +250,7 @@ pub fn request(dry_run: bool) -> Result<Request, Error> {
     let mut board = Held::exclusive()?;
     board.requested += 1;
     board.dry_run = dry_run;
-    Ok(Request {
-        ticket: board.requested,
-        dry_run,
-    })
+    Ok(Request { ticket: board.requested, dry_run })
 }
 
 /// Ends the controller's wait.

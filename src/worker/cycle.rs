@@ -32,29 +32,14 @@ pub fn run(
     let settings = Settings::current().map_err(Error::Internal)?;
     let (coordinator, credentials) = transaction(catalogs::read)?;
     let database = credentials.database.clone();
-    let questions = Rc::new(Questions::new(
-        credentials,
-        &coordinator,
-        settings.probe_timeout,
-    ));
+    let questions = Rc::new(Questions::new(credentials, &coordinator, settings.probe_timeout));
 
-    if !observe(
-        network,
-        memory,
-        request,
-        &settings,
-        &coordinator,
-        &questions,
-    ) {
+    if !observe(network, memory, request, &settings, &coordinator, &questions) {
         return Ok(None);
     }
     let wanted = decide(memory, request, &settings, &coordinator);
     let is_rehearsal = request.is_some_and(|request| request.dry_run);
-    let outcome = if is_rehearsal {
-        Outcome::default()
-    } else {
-        apply::apply(&wanted.changes)
-    };
+    let outcome = if is_rehearsal { Outcome::default() } else { apply::apply(&wanted.changes) };
     let (coordinator, plan) = review(memory, request, &settings, coordinator, &wanted, &outcome)?;
 
     memory.cycles += 1;
@@ -64,21 +49,11 @@ pub fn run(
     }
     errors.extend(failures(&outcome));
     let took = started.elapsed();
-    let snapshot = Snapshot::of_cycle(
-        memory,
-        &coordinator,
-        &settings,
-        database,
-        &plan,
-        took,
-        errors,
-    );
+    let snapshot =
+        Snapshot::of_cycle(memory, &coordinator, &settings, database, &plan, took, errors);
     board::publish(&serde_json::to_string(&snapshot)?)?;
     if let Some(request) = request {
-        board::answer(
-            request,
-            &serde_json::to_string(&Report::new(request, &wanted, &outcome))?,
-        )?;
+        board::answer(request, &serde_json::to_string(&Report::new(request, &wanted, &outcome))?)?;
     }
     Ok(Some(memory.next_cycle(settings.policy.interval)))
 }
@@ -100,10 +75,7 @@ fn observe(
             || endpoints.is_empty()
             || endpoints.iter().any(|e| memory.is_due(*e, interval))
     };
-    let due: Vec<&NodeRow> = coordinator
-        .worker_rows()
-        .filter(|row| is_due(memory, row))
-        .collect();
+    let due: Vec<&NodeRow> = coordinator.worker_rows().filter(|row| is_due(memory, row)).collect();
     let Some(names) = network.resolve(settings, &due) else {
         return false;
     };
@@ -112,11 +84,8 @@ fn observe(
     for row in coordinator.worker_rows() {
         for endpoint in memory.endpoints(row) {
             if request.is_some() || memory.is_due(endpoint, interval) {
-                let target = Target {
-                    endpoint,
-                    name: row.nodename.clone(),
-                    nodeid: Some(row.nodeid),
-                };
+                let target =
+                    Target { endpoint, name: row.nodename.clone(), nodeid: Some(row.nodeid) };
                 network.start(questions, settings.nameserver, target, None);
             }
         }
@@ -125,31 +94,22 @@ fn observe(
         let endpoint = candidate.endpoint;
         let is_wanted = request.is_some() || memory.is_due(endpoint, interval);
         if is_wanted && barred(candidate, coordinator, &settings.policy).is_none() {
-            let name = candidate
-                .given
-                .as_ref()
-                .map_or_else(|| endpoint.ip().to_string(), ToString::to_string);
+            // As Citus will: by the name it is to be registered under, if it has one.
+            let known = memory.probes.get(&endpoint).and_then(|probe| probe.naming.as_ref());
+            let name = known.map_or_else(|| endpoint.ip().to_string(), |n| n.name.to_string());
             let naming =
                 schedule::naming_is_due(memory.probes.get(&endpoint), memory.now().monotonic);
             let origins = naming.then(|| settings.policy.node_names.origins(candidate));
             network.start(
                 questions,
                 settings.nameserver,
-                Target {
-                    endpoint,
-                    name,
-                    nodeid: None,
-                },
+                Target { endpoint, name, nodeid: None },
                 origins,
             );
         }
     }
     // A request waits for everybody: a name and a login have one deadline each.
-    let patience = if request.is_some() {
-        settings.probe_timeout * 2 + PATIENCE
-    } else {
-        PATIENCE
-    };
+    let patience = if request.is_some() { settings.probe_timeout * 2 + PATIENCE } else { PATIENCE };
     let Some(answers) = network.collect(patience) else {
         return false;
     };
@@ -179,11 +139,7 @@ fn decide(
         probes: &memory.probes,
         unnamed_since: &memory.unnamed_since,
         // Whoever asks for a pass wants another attempt now.
-        failures: if request.is_some() {
-            &nothing
-        } else {
-            &memory.failures
-        },
+        failures: if request.is_some() { &nothing } else { &memory.failures },
         hold,
     };
     plan(&observation, &settings.policy)
@@ -201,22 +157,14 @@ fn review(
     for registration in &outcome.registrations {
         match &registration.result {
             Ok(nodeid) => {
-                log!(
-                    "citus_fleet: registered {} as node {nodeid}",
-                    registration.endpoint
-                );
+                log!("citus_fleet: registered {} as node {nodeid}", registration.endpoint);
                 memory.changes += 1;
                 memory.failures.remove(&registration.endpoint);
-                memory
-                    .node_addresses
-                    .insert(*nodeid, vec![registration.endpoint.ip()]);
+                memory.node_addresses.insert(*nodeid, vec![registration.endpoint.ip()]);
                 memory.joined(registration.endpoint);
             }
             Err(error) => {
-                log!(
-                    "citus_fleet: could not register {}: {error}",
-                    registration.endpoint
-                );
+                log!("citus_fleet: could not register {}: {error}", registration.endpoint);
                 memory.learn_failure(registration.endpoint, error.to_string());
             }
         }
@@ -255,17 +203,11 @@ fn record(memory: &mut Memory, plan: &Plan, settings: &Settings) -> Result<(), E
 }
 
 fn failures(outcome: &Outcome) -> Vec<String> {
-    let host = outcome
-        .coordinator_host
-        .as_ref()
-        .and_then(|result| result.as_ref().err());
+    let host = outcome.coordinator_host.as_ref().and_then(|result| result.as_ref().err());
     let host = host.map(|error| format!("citus_set_coordinator_host failed: {error}"));
     let registrations = outcome.registrations.iter().filter_map(|registration| {
         let error = registration.result.as_ref().err()?;
-        Some(format!(
-            "{} could not be registered: {error}",
-            registration.endpoint
-        ))
+        Some(format!("{} could not be registered: {error}", registration.endpoint))
     });
     host.into_iter().chain(registrations).collect()
 }

@@ -24,9 +24,8 @@ pub fn changed<'a>(
     workers
         .iter()
         .filter_map(|worker| {
-            let before = standings
-                .get(&(worker.nodename.clone(), worker.nodeport))
-                .map(|(state, _)| *state);
+            let before =
+                standings.get(&(worker.nodename.clone(), worker.nodeport)).map(|(state, _)| *state);
             (before != Some(worker.state)).then_some(Entered { worker, before })
         })
         .collect()
@@ -74,10 +73,7 @@ pub fn last_standings() -> Result<BTreeMap<(String, u16), Standing>, Error> {
         &[],
     )?;
     let rows: Vec<Row> = rows.map_or(Ok(Vec::new()), |rows| serde_json::from_str(&rows))?;
-    Ok(rows
-        .into_iter()
-        .map(|row| ((row.nodename, row.nodeport), (row.event, row.at_us)))
-        .collect())
+    Ok(rows.into_iter().map(|row| ((row.nodename, row.nodeport), (row.event, row.at_us))).collect())
 }
 
 /// Removes rows older than the retention; looks first, so that nothing old costs no write.

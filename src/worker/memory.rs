@@ -56,9 +56,7 @@ impl Memory {
     }
 
     pub fn now(&self) -> Now {
-        let wall = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Now {
             monotonic: self.started.elapsed(),
             wall_us: i64::try_from(wall.as_micros()).unwrap_or(i64::MAX),
@@ -69,12 +67,8 @@ impl Memory {
     /// is from before it joined or left a cluster, and is forgotten.
     pub fn learn_rows(&mut self, coordinator: &Coordinator) {
         let rows: BTreeSet<i32> = coordinator.worker_rows().map(|row| row.nodeid).collect();
-        let changed: Vec<i32> = self
-            .node_addresses
-            .keys()
-            .filter(|id| !rows.contains(id))
-            .copied()
-            .collect();
+        let changed: Vec<i32> =
+            self.node_addresses.keys().filter(|id| !rows.contains(id)).copied().collect();
         for nodeid in changed {
             self.node_addresses.remove(&nodeid);
         }
@@ -83,32 +77,23 @@ impl Memory {
 
     /// Takes in what DNS said, of the sources and of the registered workers' names.
     pub fn learn_names(&mut self, names: Names, coordinator: &Coordinator, settings: &Settings) {
-        self.discovery
-            .learn(names.sources, settings.policy.max_workers);
+        self.discovery.learn(names.sources, settings.policy.max_workers);
         self.dns_errors += self.discovery.complaints.len() as u64;
         self.candidates = self.discovery.candidates();
         for row in coordinator.worker_rows() {
             let Some(addresses) = names.nodes.get(&row.nodeid) else {
                 continue;
             };
-            let is_new = self
-                .node_addresses
-                .insert(row.nodeid, addresses.clone())
-                .is_none();
+            let is_new = self.node_addresses.insert(row.nodeid, addresses.clone()).is_none();
             if is_new {
-                self.probes
-                    .retain(|endpoint, _| !leads_to(row, addresses, endpoint));
+                self.probes.retain(|endpoint, _| !leads_to(row, addresses, endpoint));
             }
         }
         let known: BTreeSet<SocketAddr> = self
             .candidates
             .iter()
             .map(|candidate| candidate.endpoint)
-            .chain(
-                coordinator
-                    .worker_rows()
-                    .flat_map(|row| self.endpoints(row)),
-            )
+            .chain(coordinator.worker_rows().flat_map(|row| self.endpoints(row)))
             .collect();
         self.probes.retain(|endpoint, _| known.contains(endpoint));
         self.failures.retain(|endpoint, _| known.contains(endpoint));
@@ -118,9 +103,7 @@ impl Memory {
     /// Where a registered worker's name leads, as far as that is known.
     pub fn endpoints(&self, row: &NodeRow) -> Vec<SocketAddr> {
         let addresses = self.node_addresses.get(&row.nodeid).into_iter().flatten();
-        addresses
-            .map(|address| SocketAddr::new(*address, row.nodeport))
-            .collect()
+        addresses.map(|address| SocketAddr::new(*address, row.nodeport)).collect()
     }
 
     pub fn learn_answers(&mut self, answers: Vec<Answered>) {
@@ -133,30 +116,23 @@ impl Memory {
             // is starting, and patience with it begins anew.
             let failing_since = match (&answer.result, &before) {
                 (Ok(_), _) => None,
-                (
-                    Err(failure),
-                    Some(Probe {
-                        result: Err(last),
-                        failing_since,
-                        ..
-                    }),
-                ) if last.kind == failure.kind => failing_since.or(Some(now.monotonic)),
+                (Err(failure), Some(Probe { result: Err(last), failing_since, .. }))
+                    if last.kind == failure.kind =>
+                {
+                    failing_since.or(Some(now.monotonic))
+                }
                 (Err(_), _) => Some(now.monotonic),
             };
             self.probe_errors += u64::from(!is_ok);
-            let was_named = before
-                .as_ref()
-                .and_then(|probe| Some((probe.naming.clone(), probe.named_at?)));
+            let was_named =
+                before.as_ref().and_then(|probe| Some((probe.naming.clone(), probe.named_at?)));
             let (naming, named_at) = match (answer.naming, was_named) {
                 (Some(naming), _) => (naming, Some(now.monotonic)),
                 (None, Some((naming, at))) => (naming, Some(at)),
                 (None, None) => (None, None),
             };
-            let last_seen_us = if is_ok {
-                Some(now.wall_us)
-            } else {
-                before.and_then(|probe| probe.last_seen_us)
-            };
+            let last_seen_us =
+                if is_ok { Some(now.wall_us) } else { before.and_then(|probe| probe.last_seen_us) };
             self.probes.insert(
                 answer.endpoint,
                 Probe {
@@ -189,20 +165,9 @@ impl Memory {
 
     pub fn learn_failure(&mut self, endpoint: SocketAddr, reason: String) {
         let now = self.now().monotonic;
-        let attempts = self
-            .failures
-            .get(&endpoint)
-            .map_or(0, |failure| failure.attempts)
-            + 1;
+        let attempts = self.failures.get(&endpoint).map_or(0, |failure| failure.attempts) + 1;
         let retry_at = now + schedule::change_retry(attempts);
-        self.failures.insert(
-            endpoint,
-            ChangeFailure {
-                reason,
-                attempts,
-                retry_at,
-            },
-        );
+        self.failures.insert(endpoint, ChangeFailure { reason, attempts, retry_at });
     }
 
     /// Forgets what a server said before it was registered: it was not in a cluster then.
@@ -220,9 +185,7 @@ impl Memory {
     pub fn expiry_is_due(&mut self) -> bool {
         const HOUR: Duration = Duration::from_secs(3600);
         let now = self.now().monotonic;
-        let due = self
-            .expired_at
-            .is_none_or(|at| now.saturating_sub(at) >= HOUR);
+        let due = self.expired_at.is_none_or(|at| now.saturating_sub(at) >= HOUR);
         if due {
             self.expired_at = Some(now);
         }
@@ -230,20 +193,14 @@ impl Memory {
     }
 
     fn pace(&self, interval: Duration) -> Pace {
-        Pace {
-            interval,
-            endpoints: self.probes.len(),
-        }
+        Pace { interval, endpoints: self.probes.len() }
     }
 
     /// Whether an endpoint is to be probed in this cycle.
     pub fn is_due(&self, endpoint: SocketAddr, interval: Duration) -> bool {
         let now = self.now().monotonic;
         self.urgent.contains(&endpoint)
-            || self
-                .probes
-                .get(&endpoint)
-                .is_none_or(|probe| self.pace(interval).is_due(probe, now))
+            || self.probes.get(&endpoint).is_none_or(|probe| self.pace(interval).is_due(probe, now))
     }
 
     /// How long the next cycle may wait.
@@ -251,8 +208,7 @@ impl Memory {
         let now = self.now().monotonic;
         let retries = self.failures.values().map(|failure| failure.retry_at);
         let urgent = self.urgent.iter().map(|_| now);
-        self.pace(interval)
-            .next_cycle(now, self.probes.values(), retries.chain(urgent))
+        self.pace(interval).next_cycle(now, self.probes.values(), retries.chain(urgent))
     }
 }
 

@@ -38,12 +38,7 @@ pub fn sleep(time: Duration) {
     let millis = i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
     // SAFETY: the latch of this process; a dead postmaster ends the process inside the call.
     unsafe {
-        pg_sys::WaitLatch(
-            pg_sys::MyLatch,
-            wanted as i32,
-            millis,
-            pg_sys::PG_WAIT_EXTENSION,
-        );
+        pg_sys::WaitLatch(pg_sys::MyLatch, wanted as i32, millis, pg_sys::PG_WAIT_EXTENSION);
     }
 }
 

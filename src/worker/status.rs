@@ -120,13 +120,9 @@ fn millis(time: Duration) -> f64 {
 
 impl WorkerRow {
     fn new(worker: &Worker, memory: &Memory) -> Self {
-        let probe = worker
-            .endpoint
-            .and_then(|endpoint| memory.probes.get(&endpoint));
+        let probe = worker.endpoint.and_then(|endpoint| memory.probes.get(&endpoint));
         let server = probe.and_then(|probe| probe.result.as_ref().ok());
-        let standing = memory
-            .standings
-            .get(&(worker.nodename.clone(), worker.nodeport));
+        let standing = memory.standings.get(&(worker.nodename.clone(), worker.nodeport));
         Self {
             nodename: worker.nodename.clone(),
             nodeport: worker.nodeport,
@@ -143,9 +139,7 @@ impl WorkerRow {
                 .map(|s| format!("{}.{}", s.version_num / 10_000, s.version_num % 10_000)),
             citus_version: server.and_then(|server| server.citus.installed.clone()),
             vector_version: server.and_then(|server| server.vector.installed.clone()),
-            round_trip_ms: probe
-                .filter(|_| server.is_some())
-                .map(|probe| millis(probe.round_trip)),
+            round_trip_ms: probe.filter(|_| server.is_some()).map(|probe| millis(probe.round_trip)),
             last_seen: probe.and_then(|probe| probe.last_seen_us).map(seconds),
         }
     }
@@ -195,11 +189,7 @@ impl Snapshot {
             .map(|c| format!("source {}: {}: {}", c.source, c.failure, c.message));
         Self {
             status: Status {
-                role: if acts {
-                    Role::Coordinator
-                } else {
-                    Role::Observing
-                },
+                role: if acts { Role::Coordinator } else { Role::Observing },
                 paused: coordinator.paused,
                 enabled: settings.enabled,
                 database,
@@ -213,11 +203,7 @@ impl Snapshot {
                 empty_sources: memory.discovery.empty.clone(),
                 workers,
             },
-            workers: plan
-                .workers
-                .iter()
-                .map(|worker| WorkerRow::new(worker, memory))
-                .collect(),
+            workers: plan.workers.iter().map(|worker| WorkerRow::new(worker, memory)).collect(),
         }
     }
 }
@@ -225,19 +211,13 @@ impl Snapshot {
 impl Report {
     /// Why a request could not be met.
     pub fn failed(error: &str) -> Self {
-        Self {
-            error: Some(error.to_owned()),
-            rows: Vec::new(),
-        }
+        Self { error: Some(error.to_owned()), rows: Vec::new() }
     }
 
     /// What a request is told: `plan` is what was wanted, `outcome` what became of it.
     pub fn new(request: Request, plan: &Plan, outcome: &Outcome) -> Self {
-        let rows = plan
-            .workers
-            .iter()
-            .map(|worker| report_row(request, plan, outcome, worker))
-            .collect();
+        let rows =
+            plan.workers.iter().map(|worker| report_row(request, plan, outcome, worker)).collect();
         let error = match &outcome.coordinator_host {
             Some(Err(error)) => Some(format!("citus_set_coordinator_host failed: {error}")),
             _ => None,

@@ -20,11 +20,8 @@ const FRESH: Duration = Duration::from_secs(10);
 
 /// What everything observed means, and what is to be done about it.
 pub fn plan(seen: &Observation<'_>, policy: &Policy) -> Plan {
-    let registered: Vec<Registered> = seen
-        .coordinator
-        .worker_rows()
-        .map(|row| Registered::judge(row, seen, policy))
-        .collect();
+    let registered: Vec<Registered> =
+        seen.coordinator.worker_rows().map(|row| Registered::judge(row, seen, policy)).collect();
     let mut planner = Planner {
         seen,
         policy,
@@ -42,16 +39,19 @@ pub fn plan(seen: &Observation<'_>, policy: &Policy) -> Plan {
 }
 
 /// Why an endpoint may not even be connected to.
-pub fn barred(candidate: &Candidate, coordinator: &Coordinator, policy: &Policy) -> Option<Verdict> {
+pub fn barred(
+    candidate: &Candidate,
+    coordinator: &Coordinator,
+    policy: &Policy,
+) -> Option<Verdict> {
     if let Some(name) = candidate.given.as_ref().filter(|name| !policy.names.allows(name)) {
         return Some(Verdict::refused(
             format!("the name {name} is outside citus_fleet.allowed_names"),
             "Add the suffix to citus_fleet.allowed_names, or take the source out.",
         ));
     }
-    let reason = policy
-        .networks
-        .refusal(candidate.endpoint.ip(), is_on_loopback(coordinator, policy))?;
+    let reason =
+        policy.networks.refusal(candidate.endpoint.ip(), is_on_loopback(coordinator, policy))?;
     Some(Verdict::refused(
         reason,
         "Correct the source, or add the network to citus_fleet.allowed_networks.",
@@ -104,14 +104,17 @@ struct Planner<'a> {
 
 impl<'a> Planner<'a> {
     fn coordinator_host(&mut self) {
-        let (Some((name, port)), Some(_)) = (&self.policy.coordinator_host, &self.seen.coordinator.citus)
+        let (Some((name, port)), Some(_)) =
+            (&self.policy.coordinator_host, &self.seen.coordinator.citus)
         else {
             return;
         };
         let own = self.seen.coordinator.own_row();
         let is_right = own.is_some_and(|row| row.nodename == *name && row.nodeport == *port);
         if !is_right && self.seen.hold.is_none() {
-            self.plan.changes.push(Change::SetCoordinatorHost { nodename: name.clone(), nodeport: *port });
+            self.plan
+                .changes
+                .push(Change::SetCoordinatorHost { nodename: name.clone(), nodeport: *port });
         }
     }
 
@@ -215,7 +218,9 @@ impl<'a> Planner<'a> {
                     && !other.in_recovery
             })
             .collect();
-        if let Some((endpoint, _, other)) = namesakes.iter().find(|(_, other, _)| !is_same(server, other)) {
+        if let Some((endpoint, _, other)) =
+            namesakes.iter().find(|(_, other, _)| !is_same(server, other))
+        {
             // One of the two answers may be from before a restart of the same server.
             if probe.at.abs_diff(other.at) > FRESH / 5 {
                 self.plan.recheck.extend([candidate.endpoint, *endpoint]);
@@ -256,8 +261,14 @@ impl<'a> Planner<'a> {
         {
             return Verdict::new(
                 State::Conflict,
-                format!("pg_dist_node has {nodename}:{nodeport} already, as node {} with another server", row.nodeid),
-                format!("SELECT * FROM pg_dist_node WHERE nodename = {} AND nodeport = {nodeport};", quoted(&nodename)),
+                format!(
+                    "pg_dist_node has {nodename}:{nodeport} already, as node {} with another server",
+                    row.nodeid
+                ),
+                format!(
+                    "SELECT * FROM pg_dist_node WHERE nodename = {} AND nodeport = {nodeport};",
+                    quoted(&nodename)
+                ),
             );
         }
         if let Some(obstacle) = &self.obstacle {

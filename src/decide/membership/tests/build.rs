@@ -1,0 +1,330 @@
+//! Owns the making of observations for tests, so that a case is a line or two.
+//! Addresses are written without a port, which is 5432; everything not said is healthy and fresh.
+
+use super::super::plan;
+use crate::decide::model::{
+    Action, Candidate, Change, ChangeFailure, CitusFacts, Coordinator, ExtensionState, Hold,
+    Membership, Naming, NodeRow, Now, Observation, Plan, Probe, ProbeFailure, ProbeFailureKind,
+    Server, State, Worker,
+};
+use crate::decide::names::HostName;
+use crate::decide::networks::{NameSuffixes, Networks};
+use crate::decide::policy::{NodeNames, Policy};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+pub const COORDINATOR_ID: i64 = 1;
+/// What every test calls now, in seconds of the monotonic clock.
+pub const NOW: u64 = 1000;
+
+pub fn ip(address: &str) -> IpAddr {
+    address.parse().unwrap()
+}
+
+pub fn at(address: &str) -> SocketAddr {
+    SocketAddr::new(ip(address), 5432)
+}
+
+pub fn name(name: &str) -> HostName {
+    HostName::parse(name).unwrap()
+}
+
+fn has(version: &str) -> ExtensionState {
+    ExtensionState { installed: Some(version.into()), available: true }
+}
+
+/// Server number `n`: empty, and fit to become a worker.
+pub fn server(n: i64) -> Server {
+    Server {
+        system_identifier: 7000 + n,
+        started_us: n * 1_000_000,
+        in_recovery: false,
+        version_num: 170_006,
+        max_prepared_transactions: 200,
+        citus: has("13.2-1"),
+        vector: has("0.8.1"),
+        fleet: has("0.1.0"),
+        clashing_relations: Vec::new(),
+        membership: Some(Membership {
+            group_id: 0,
+            server_id: Some(format!("id-{n}")),
+            nodes: 0,
+            distributed_tables: 0,
+        }),
+    }
+}
+
+/// Server number `n` as the worker that holds a group.
+pub fn member(n: i64, group_id: i32) -> Server {
+    Server {
+        membership: Some(Membership {
+            group_id,
+            server_id: Some("ours".into()),
+            nodes: 3,
+            distributed_tables: 5,
+        }),
+        ..server(n)
+    }
+}
+
+/// A copy of server `n`'s data directory that runs as a server of its own.
+pub fn clone_of(n: i64) -> Server {
+    Server { started_us: n * 1_000_000 + 1, ..server(n) }
+}
+
+/// An active row of `pg_dist_node`. Its group is not its id, so that mixing them up shows.
+pub fn row(nodeid: i32, nodename: &str) -> NodeRow {
+    NodeRow {
+        nodeid,
+        groupid: nodeid + 10,
+        nodename: nodename.into(),
+        nodeport: 5432,
+        isactive: true,
+        hasmetadata: true,
+        metadatasynced: true,
+        is_primary: true,
+    }
+}
+
+/// Everything that a plan is made from, owned.
+pub struct Fleet {
+    pub coordinator: Coordinator,
+    pub candidates: Vec<Candidate>,
+    pub node_addresses: BTreeMap<i32, Vec<IpAddr>>,
+    pub probes: BTreeMap<SocketAddr, Probe>,
+    pub unnamed_since: BTreeMap<i32, Duration>,
+    pub failures: BTreeMap<SocketAddr, ChangeFailure>,
+    pub hold: Option<Hold>,
+    pub policy: Policy,
+}
+
+/// A coordinator that is registered as `coord`, and nothing else.
+pub fn fleet() -> Fleet {
+    let own = NodeRow { groupid: 0, ..row(1, "coord") };
+    Fleet {
+        coordinator: Coordinator {
+            system_identifier: COORDINATOR_ID,
+            version_num: 170_006,
+            vector_version: Some("0.8.1".into()),
+            fleet_version: "0.1.0".into(),
+            citus: Some(CitusFacts {
+                version: "13.2-1".into(),
+                group_id: 0,
+                nodes: vec![own],
+                distributed_tables: vec!["public.docs".into()],
+            }),
+            paused: false,
+        },
+        candidates: Vec::new(),
+        node_addresses: BTreeMap::new(),
+        probes: BTreeMap::new(),
+        unnamed_since: BTreeMap::new(),
+        failures: BTreeMap::new(),
+        hold: None,
+        policy: Policy {
+            sources: Vec::new(),
+            node_names: NodeNames::Auto,
+            networks: Networks::parse("private").unwrap(),
+            names: NameSuffixes::default(),
+            max_workers: 1024,
+            coordinator_host: None,
+            interval: Duration::from_secs(5),
+            absent_after: Duration::from_secs(60),
+        },
+    }
+}
+
+impl Fleet {
+    /// A source yields the address; nobody has asked it yet.
+    pub fn candidate(mut self, address: &str) -> Self {
+        self.candidates.push(Candidate {
+            endpoint: at(address),
+            given: None,
+            source: format!("source of {address}"),
+        });
+        self
+    }
+
+    /// The address answers as `server`, whether a source yields it or not.
+    pub fn answer(mut self, address: &str, server: Server) -> Self {
+        let probe = Probe {
+            at: Duration::from_secs(NOW),
+            round_trip: Duration::from_millis(1),
+            result: Ok(server),
+            failing_since: None,
+            last_seen_us: None,
+            naming: None,
+            named_at: None,
+        };
+        self.probes.insert(at(address), probe);
+        self
+    }
+
+    /// A source yields the address, and it answers as `server`.
+    pub fn server(self, address: &str, server: Server) -> Self {
+        self.candidate(address).answer(address, server)
+    }
+
+    /// The address has been probed without success.
+    pub fn failing(self, address: &str, kind: ProbeFailureKind) -> Self {
+        let mut fleet = self.answer(address, server(0));
+        let probe = fleet.probes.get_mut(&at(address)).unwrap();
+        let message = "in its own words".into();
+        probe.result = Err(ProbeFailure { kind, message });
+        probe.failing_since = Some(Duration::from_secs(1));
+        fleet
+    }
+
+    pub fn down(self, address: &str) -> Self {
+        self.failing(address, ProbeFailureKind::Refused)
+    }
+
+    /// The answer of the address is that old.
+    pub fn aged(mut self, address: &str, seconds: f64) -> Self {
+        self.probes.get_mut(&at(address)).unwrap().at =
+            Duration::from_secs(NOW) - Duration::from_secs_f64(seconds);
+        self
+    }
+
+    /// The source gave that name for the address.
+    pub fn given(mut self, address: &str, given: &str) -> Self {
+        let candidate = self.candidates.iter_mut();
+        let candidate = candidate.filter(|c| c.endpoint == at(address)).last();
+        candidate.unwrap().given = Some(name(given));
+        self
+    }
+
+    /// A name was found for the address, and the system's resolver leads from it to `addresses`.
+    pub fn naming(mut self, address: &str, found: &str, addresses: &[&str]) -> Self {
+        self.probes.get_mut(&at(address)).unwrap().naming = Some(Naming {
+            name: name(found),
+            addresses: addresses.iter().map(|address| ip(address)).collect(),
+        });
+        self
+    }
+
+    /// A row of `pg_dist_node` whose name leads to `addresses`.
+    pub fn row(mut self, row: NodeRow, addresses: &[&str]) -> Self {
+        let addresses = addresses.iter().map(|address| ip(address)).collect();
+        self.node_addresses.insert(row.nodeid, addresses);
+        self.nodes().push(row);
+        self
+    }
+
+    /// A worker that is as it should be: row `nodeid`, at an address that answers for its group.
+    pub fn worker(self, nodeid: i32, address: &str) -> Self {
+        let row = row(nodeid, &format!("w{nodeid}"));
+        let server = member(nodeid.into(), row.groupid);
+        self.row(row, &[address]).answer(address, server)
+    }
+
+    /// No source has named that row for so long.
+    pub fn unnamed(mut self, nodeid: i32, seconds: u64) -> Self {
+        let since = Duration::from_secs(NOW - seconds);
+        self.unnamed_since.insert(nodeid, since);
+        self
+    }
+
+    /// Citus did not accept the registration; the next attempt is due at `retry_at`.
+    pub fn refused_by_citus(mut self, address: &str, retry_at: Duration) -> Self {
+        let failure = ChangeFailure {
+            reason: "canceling statement due to lock timeout".into(),
+            attempts: 3,
+            retry_at,
+        };
+        self.failures.insert(at(address), failure);
+        self
+    }
+
+    pub fn hold(mut self, hold: Hold) -> Self {
+        self.hold = Some(hold);
+        self
+    }
+
+    pub fn coordinator_host(mut self, host: &str) -> Self {
+        self.policy.coordinator_host = Some((host.into(), 5432));
+        self
+    }
+
+    /// The name that the coordinator's own row has.
+    pub fn registered_as(mut self, host: &str) -> Self {
+        self.nodes()[0].nodename = host.into();
+        self
+    }
+
+    pub fn nodes(&mut self) -> &mut Vec<NodeRow> {
+        &mut self.coordinator.citus.as_mut().unwrap().nodes
+    }
+
+    pub fn plan(&self) -> Plan {
+        let seen = Observation {
+            now: Now { monotonic: Duration::from_secs(NOW), wall_us: 0 },
+            coordinator: &self.coordinator,
+            candidates: &self.candidates,
+            node_addresses: &self.node_addresses,
+            probes: &self.probes,
+            unnamed_since: &self.unnamed_since,
+            failures: &self.failures,
+            hold: self.hold.clone(),
+        };
+        plan(&seen, &self.policy)
+    }
+
+    /// The one worker of a plan that changes nothing; its state, and the reason has all of `facts`.
+    #[track_caller]
+    pub fn gives(&self, state: State, facts: &[&str]) -> Worker {
+        let plan = self.plan();
+        assert_eq!(plan.changes, [], "expected {state} ({facts:?})");
+        assert_eq!(plan.workers.len(), 1, "{:#?}", plan.workers);
+        plan.workers[0].is(state, facts);
+        plan.workers[0].clone()
+    }
+}
+
+impl Worker {
+    /// Asserts the state, and that the reason has all of `facts`.
+    #[track_caller]
+    pub fn is(&self, state: State, facts: &[&str]) {
+        assert_eq!(self.state, state, "{self:#?}");
+        let reason = self.reason.as_deref().unwrap_or_default();
+        for fact in facts {
+            assert!(reason.contains(fact), "{fact:?} is not in {reason:?}");
+        }
+    }
+}
+
+impl Plan {
+    /// The worker that is listed with an address or under a name; there must be exactly one.
+    #[track_caller]
+    pub fn at(&self, place: &str) -> &Worker {
+        let is_there = |worker: &&Worker| {
+            worker.nodename == place || worker.endpoint.is_some_and(|e| e.ip().to_string() == place)
+        };
+        let found: Vec<&Worker> = self.workers.iter().filter(is_there).collect();
+        assert_eq!(found.len(), 1, "{place} in {:#?}", self.workers);
+        found[0]
+    }
+
+    /// What is to be registered, as (name, address), in the order of the changes.
+    pub fn registers(&self) -> Vec<(String, String)> {
+        let registered = self.changes.iter().filter_map(|change| match change {
+            Change::Register { nodename, nodeport, endpoint } => {
+                assert_eq!(*nodeport, endpoint.port());
+                Some((nodename.clone(), endpoint.ip().to_string()))
+            }
+            Change::SetCoordinatorHost { .. } => None,
+        });
+        registered.collect()
+    }
+
+    /// Asserts that exactly these addresses are to be registered, each by its address.
+    #[track_caller]
+    pub fn registers_only(&self, addresses: &[&str]) {
+        let expected = addresses.iter().map(|a| (a.to_string(), a.to_string()));
+        assert_eq!(self.registers(), expected.collect::<Vec<_>>());
+        for address in addresses {
+            assert_eq!(self.at(address).action, Action::Register);
+        }
+    }
+}

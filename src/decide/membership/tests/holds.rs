@@ -1,0 +1,130 @@
+//! Owns the cases of servers that could be registered and are not, because of something else: the
+//! coordinator, another worker, an operator, a failed attempt.
+
+use super::build::*;
+use crate::decide::model::{Action, Change, Hold, NodeRow, ProbeFailureKind, Server, State};
+use std::time::Duration;
+
+/// A fleet with one server that wants to join.
+fn joining() -> Fleet {
+    fleet().server("10.0.0.9", server(9))
+}
+
+fn set_host(host: &str) -> Change {
+    Change::SetCoordinatorHost { nodename: host.into(), nodeport: 5432 }
+}
+
+#[test]
+fn without_citus_a_fit_server_is_ready() {
+    let mut without = joining().coordinator_host("coord");
+    without.coordinator.citus = None;
+    let worker = without.gives(State::Ready, &["Citus is not installed"]);
+    assert!(worker.remedy.unwrap().contains("CREATE EXTENSION citus"));
+}
+
+#[test]
+fn a_coordinator_at_localhost_gets_the_statement_to_run() {
+    let worker = joining().registered_as("localhost").gives(State::Ready, &["localhost"]);
+    assert!(worker.remedy.unwrap().contains("citus_set_coordinator_host"));
+}
+
+#[test]
+fn the_coordinators_host_is_set_before_anything_is_registered() {
+    for own in ["localhost", "elsewhere"] {
+        let plan = joining().registered_as(own).coordinator_host("coord").plan();
+        assert_eq!(plan.changes[0], set_host("coord"));
+        plan.registers_only(&["10.0.0.9"]);
+    }
+    let mut without_a_row = joining().coordinator_host("coord");
+    without_a_row.nodes().clear();
+    assert_eq!(without_a_row.plan().changes[0], set_host("coord"));
+    let mut at_another_port = joining().coordinator_host("coord");
+    at_another_port.nodes()[0].nodeport = 5433;
+    assert_eq!(at_another_port.plan().changes[0], set_host("coord"));
+    let right_already = joining().coordinator_host("coord").plan();
+    assert_eq!(right_already.changes.len(), 1);
+    right_already.registers_only(&["10.0.0.9"]);
+}
+
+#[test]
+fn paused_and_disabled_change_nothing_and_say_so() {
+    for (hold, fact, remedy) in [
+        (Hold::Paused, "paused", "fleet.resume()"),
+        (Hold::Disabled, "citus_fleet.enabled", "citus_autoregister()"),
+    ] {
+        let held = joining().coordinator_host("elsewhere").hold(hold);
+        let worker = held.gives(State::Ready, &[fact]);
+        assert_eq!(worker.action, Action::Register);
+        assert!(worker.remedy.unwrap().contains(remedy));
+    }
+}
+
+#[test]
+fn a_failed_registration_waits_for_its_next_attempt() {
+    let now = Duration::from_secs(NOW);
+    let waiting = joining().refused_by_citus("10.0.0.9", now + Duration::from_micros(1));
+    waiting.gives(State::Ready, &["attempt 3", "lock timeout"]);
+    let due = joining().refused_by_citus("10.0.0.9", now).plan();
+    due.registers_only(&["10.0.0.9"]);
+    let plan = joining()
+        .refused_by_citus("10.0.0.9", now + Duration::from_secs(60))
+        .server("10.0.0.8", server(8))
+        .plan();
+    plan.registers_only(&["10.0.0.8"]);
+}
+
+#[test]
+fn a_healthy_worker_holds_nothing_back() {
+    let plan = joining().worker(2, "10.0.0.2").plan();
+    plan.registers_only(&["10.0.0.9"]);
+    plan.at("w2").is(State::Active, &[]);
+}
+
+/// Each holds back every registration and is named as the culprit.
+#[test]
+fn a_worker_that_citus_cannot_write_to_holds_back_all() {
+    let unsynced = NodeRow { metadatasynced: false, ..row(2, "w2") };
+    let empty = server(2);
+    let recovering = Server { in_recovery: true, ..member(2, 12) };
+    let w2 = || joining().row(row(2, "w2"), &["10.0.0.2"]);
+    let cases = [
+        (w2().down("10.0.0.2"), "w2:5432 is unreachable"),
+        (w2().down("10.0.0.2").unnamed(2, 999), "w2:5432 is absent"),
+        (w2().failing("10.0.0.2", ProbeFailureKind::WrongPassword), "w2:5432 is unreachable"),
+        (joining().row(row(2, "w2"), &[]), "w2:5432 is unreachable"),
+        (w2().answer("10.0.0.2", empty), "w2:5432 is blank"),
+        (w2().answer("10.0.0.2", member(2, 13)), "w2:5432 is conflict"),
+        (w2().answer("10.0.0.2", recovering), "w2:5432 is standby"),
+        (
+            joining().row(unsynced, &["10.0.0.2"]).answer("10.0.0.2", member(2, 12)),
+            "the metadata of w2:5432 is out of sync",
+        ),
+    ];
+    for (fleet, culprit) in cases {
+        let plan = fleet.server("10.0.0.8", server(8)).plan();
+        assert_eq!(plan.changes, [], "{culprit}");
+        for address in ["10.0.0.8", "10.0.0.9"] {
+            let worker = plan.at(address);
+            worker.is(State::Ready, &[culprit]);
+            assert!(worker.remedy.as_ref().unwrap().contains("citus_disable_node"));
+        }
+    }
+}
+
+#[test]
+fn a_worker_that_citus_does_not_write_to_holds_back_nothing() {
+    let inactive = NodeRow { isactive: false, metadatasynced: false, ..row(2, "w2") };
+    let without_metadata = NodeRow { hasmetadata: false, metadatasynced: false, ..row(2, "w2") };
+    let secondary = NodeRow { is_primary: false, ..row(2, "w2") };
+    for row in [inactive, without_metadata, secondary] {
+        let plan = joining().row(row, &["10.0.0.2"]).down("10.0.0.2").plan();
+        plan.registers_only(&["10.0.0.9"]);
+    }
+}
+
+#[test]
+fn a_worker_that_nobody_has_asked_yet_is_as_citus_says() {
+    let plan = joining().row(row(2, "w2"), &["10.0.0.2"]).plan();
+    plan.at("w2").is(State::Active, &[]);
+    plan.registers_only(&["10.0.0.9"]);
+}
