@@ -1,1 +1,22 @@
-//! placeholder
+//! A harness of real servers for the tests and the measurements of `citus_fleet`.
+//!
+//! Everything runs on loopback, under one temporary directory, and goes away with the process.
+//! Nothing here knows what the extension should do: expectations live in the suites.
+
+pub mod cluster;
+pub mod dns;
+pub mod fleet;
+pub mod install;
+pub mod need;
+pub mod net;
+pub mod run;
+pub mod server;
+pub mod tls;
+pub mod wait;
+
+pub use cluster::Cluster;
+pub use dns::{Behaviour, Dns};
+pub use need::Need;
+pub use run::Subnet;
+pub use server::{Server, Shutdown, Spec};
+pub use wait::{until, within};

@@ -1,0 +1,30 @@
+# The front door: every target is one script, so that all of them can be read, and run, on their own.
+# PG_CONFIG=/path/to/pg_config chooses another PostgreSQL than the packaged version 17.
+
+.PHONY: help demo demo-stop test lint bench install clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
+
+demo: ## set this machine up, build, and show a cluster that registers its own workers
+	@scripts/demo start
+
+demo-stop: ## stop the demo and remove what it left
+	@scripts/demo stop
+
+test: ## run every test; the last line counts them
+	@scripts/test
+
+lint: ## formatting, clippy, shellcheck and the rules of this code base
+	@scripts/lint
+
+bench: ## measure against the named baselines
+	@scripts/bench
+
+install: ## build for release and install into PostgreSQL, with sudo where needed
+	@scripts/setup build
+	@scripts/install
+
+clean: ## stop the demo and remove everything that was built
+	@scripts/demo stop
+	rm -rf target tests/logs bench/results

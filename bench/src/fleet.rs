@@ -1,0 +1,99 @@
+//! Owns clusters to measure on: at the extension's default settings, and their workers made new
+//! again between two repetitions.
+//! Must not measure.
+
+use citus_fleet_tests::cluster::Plan;
+use citus_fleet_tests::{Cluster, Server, until};
+use postgres::{Config, NoTls};
+use std::net::IpAddr;
+use std::thread;
+use std::time::Duration;
+
+/// The harness makes the controller hurry; here it has the settings that it is shipped with.
+pub fn at_defaults(workers: usize) -> Plan {
+    Plan::workers(workers)
+        .set("citus_fleet.interval", "5s")
+        .set("citus_fleet.probe_timeout", "3s")
+}
+
+/// A cluster in which nothing is registered, or even looked at, unless it is asked for: so that one
+/// side of a comparison never works while the other one is measured.
+pub fn on_request(workers: usize) -> Cluster {
+    let cluster = at_defaults(workers)
+        .set("citus_fleet.enabled", "off")
+        .set("citus_fleet.interval", "1h")
+        .unannounced()
+        .start();
+    cluster.announce(&[]);
+    settle(&cluster);
+    cluster
+}
+
+/// One whole pass that changes nothing: afterwards the controller knows what there is to know.
+pub fn settle(cluster: &Cluster) {
+    cluster
+        .coordinator
+        .run("SELECT pg_catalog.citus_autoregister(dry_run => true)");
+}
+
+pub fn addresses(workers: &[Server]) -> Vec<IpAddr> {
+    workers.iter().map(|worker| worker.address).collect()
+}
+
+/// What an add by hand needs first: proof that the server lets the coordinator's role in.
+#[track_caller]
+pub fn log_in(worker: &Server) {
+    Config::new()
+        .host(&worker.address.to_string())
+        .port(worker.port)
+        .user("postgres")
+        .dbname("postgres")
+        .connect(NoTls)
+        .expect("the worker lets us in");
+}
+
+#[track_caller]
+pub fn expect_registered(cluster: &Cluster, count: usize) {
+    let sql = "SELECT count(*) FROM pg_catalog.pg_dist_node
+               WHERE groupid <> 0 AND isactive AND metadatasynced";
+    assert_eq!(cluster.coordinator.value(sql), count.to_string());
+}
+
+/// Removes every worker from the cluster and makes it as new: Citus leaves a removed worker with the
+/// cluster's metadata, which only a new Citus is surely without.
+#[track_caller]
+pub fn take_all_back(cluster: &Cluster) {
+    cluster.announce(&[]);
+    cluster.coordinator.run(
+        "SELECT pg_catalog.citus_remove_node(nodename, nodeport)
+         FROM pg_catalog.pg_dist_node WHERE groupid <> 0",
+    );
+    thread::scope(|scope| {
+        for worker in &cluster.workers {
+            scope.spawn(|| renew(worker));
+        }
+    });
+    settle(cluster);
+}
+
+fn renew(worker: &Server) {
+    let mut session = worker.session();
+    let group = session.value("SELECT groupid FROM pg_catalog.pg_dist_local_group");
+    if group == "0" {
+        return;
+    }
+    session.run("DROP EXTENSION citus CASCADE; CREATE EXTENSION citus");
+    drop(session);
+    // The first backend of a database pays for its caches, and the maintenance daemon starts with it.
+    worker.session().run("SELECT pg_catalog.citus_version()");
+    worker.run("CHECKPOINT");
+}
+
+/// Waits until a statement on the coordinator gives this value.
+#[track_caller]
+pub fn wait_for(cluster: &Cluster, what: &str, deadline: Duration, sql: &str, wanted: &str) {
+    until(what, deadline, || {
+        let seen = cluster.coordinator.try_value(sql)?;
+        if seen == wanted { Ok(()) } else { Err(seen) }
+    });
+}

@@ -1,0 +1,75 @@
+//! Measures one worker: `citus_autoregister()` on a settled coordinator to which DNS has just shown
+//! it, against what a person does by hand, one login to see that it is there and `citus_add_node`.
+
+use crate::effort::{Effort, say};
+use crate::fleet;
+use crate::report::{Figure, Goal};
+use crate::spread::Spread;
+use citus_fleet_tests::Cluster;
+use citus_fleet_tests::server::Session;
+use std::time::Instant;
+
+pub fn measure(effort: Effort) -> Vec<Figure> {
+    let cluster = fleet::on_request(1);
+    let mut session = cluster.coordinator.session();
+    let rounds = effort.pick(15, 5);
+    let (mut ours, mut by_hand) = (Vec::new(), Vec::new());
+    // The first round warms caches up and does not count.
+    for round in 0..=rounds {
+        // Which of the two comes first changes from round to round.
+        let pair: [(Way, &mut Vec<f64>); 2] = [(with_fleet, &mut ours), (with_hands, &mut by_hand)];
+        let mut pair: Vec<_> = pair.into_iter().collect();
+        if round % 2 == 1 {
+            pair.reverse();
+        }
+        for (way, taken) in pair {
+            let millis = way(&cluster, &mut session);
+            fleet::expect_registered(&cluster, 1);
+            fleet::take_all_back(&cluster);
+            if round > 0 {
+                taken.push(millis);
+            }
+        }
+        if let (Some(a), Some(b)) = (ours.last(), by_hand.last()) {
+            say(
+                "one",
+                &format!("round {round} of {rounds}: {a:.1} ms, by hand {b:.1} ms"),
+            );
+        }
+    }
+    let ratio = Spread::ratios(&ours, &by_hand);
+    vec![
+        Figure::new("Registering 1 worker")
+            .ours(format!("{} ms", Spread::new(ours.clone()).show(1)))
+            .baseline(format!(
+                "{} ms: one login, `citus_add_node`",
+                Spread::new(by_hand.clone()).show(1)
+            ))
+            .ratio(&ratio)
+            .goal("≤ 1.3", Goal::AtMost(1.3), ratio.median())
+            .samples("ours_ms", &ours)
+            .samples("baseline_ms", &by_hand),
+    ]
+}
+
+/// Registers the one worker, and says how many milliseconds it took.
+type Way = fn(&Cluster, &mut Session) -> f64;
+
+fn with_fleet(cluster: &Cluster, session: &mut Session) -> f64 {
+    cluster.announce_all();
+    let started = Instant::now();
+    session.run("SELECT * FROM pg_catalog.citus_autoregister()");
+    started.elapsed().as_secs_f64() * 1e3
+}
+
+fn with_hands(cluster: &Cluster, session: &mut Session) -> f64 {
+    let worker = &cluster.workers[0];
+    let add = format!(
+        "SELECT pg_catalog.citus_add_node('{}', {})",
+        worker.address, worker.port
+    );
+    let started = Instant::now();
+    fleet::log_in(worker);
+    session.run(&add);
+    started.elapsed().as_secs_f64() * 1e3
+}

@@ -1,0 +1,50 @@
+//! Runs the suites against real servers. `cargo test -p citus_fleet_tests -- NAME` filters, `--list`
+//! lists; what a machine lacks is reported as ignored, by name and with the reason.
+
+mod allowed;
+mod commands;
+mod controller;
+mod discovery;
+mod harness;
+mod hostile;
+mod preflight;
+mod probe;
+mod registration;
+mod settings;
+mod sql_surface;
+mod stopping;
+mod suite;
+mod without_citus;
+
+use libtest_mimic::Arguments;
+
+/// Each test starts servers of its own: more at once only makes all of them late on small machines.
+const THREADS: usize = 3;
+
+fn main() {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert(THREADS);
+    std::panic::set_hook(Box::new(suite::report_panic));
+    let suites = [
+        harness::suite(),
+        discovery::suite(),
+        probe::suite(),
+        registration::suite(),
+        commands::suite(),
+        preflight::suite(),
+        allowed::suite(),
+        controller::suite(),
+        stopping::suite(),
+        sql_surface::suite(),
+        settings::suite(),
+        hostile::suite(),
+        without_citus::suite(),
+    ];
+    let trials = suites
+        .into_iter()
+        .flatten()
+        .map(suite::Test::trial)
+        .collect();
+    // exit() runs the harness's clean-up, as every other end of the process does.
+    libtest_mimic::run(&arguments, trials).exit();
+}
