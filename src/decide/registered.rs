@@ -2,7 +2,9 @@
 //! row says, and does it keep Citus from adding others?
 //! Must not look at candidates; `membership` brings the two together.
 
-use super::model::{NodeRow, Observation, Probe, ProbeFailure, ProbeFailureKind, Server, State};
+use super::model::{
+    Identity, NodeRow, Observation, Probe, ProbeFailure, ProbeFailureKind, Server, State,
+};
 use super::policy::Policy;
 use super::verdict::Verdict;
 use std::net::SocketAddr;
@@ -47,11 +49,19 @@ impl<'a> Registered<'a> {
                 ),
             )
         } else if let Some((server, _)) = servers.first() {
-            answering(row, server)
+            answering(row, server, seen.coordinator.identities.get(&row.nodeid))
         } else {
             silent(row, &probes, unresolvable, seen, policy)
         };
         Self { row, server: servers.first().copied(), endpoints, verdict }
+    }
+
+    /// Whether the server there is in order, whatever `isactive` says.
+    pub fn is_healthy(&self, identity: &Identity) -> bool {
+        self.server.is_some_and(|(server, _)| {
+            server.system_identifier == identity.system_identifier
+                && answering(self.row, server, Some(identity)).state == State::Active
+        })
     }
 
     /// Why Citus could not add a node while this one is as it is: an add sends the new row to every
@@ -74,10 +84,22 @@ pub fn is_same(a: &Server, b: &Server) -> bool {
     a.system_identifier == b.system_identifier && a.started_us == b.started_us
 }
 
-fn answering(row: &NodeRow, server: &Server) -> Verdict {
+fn answering(row: &NodeRow, server: &Server, identity: Option<&Identity>) -> Verdict {
     let Some(membership) = &server.membership else {
         return blank("the extension citus is gone from the server there");
     };
+    let is_other = identity.is_some_and(|known| known.system_identifier != server.system_identifier);
+    if is_other && (membership.group_id != 0 || membership.nodes != 0 || server.in_recovery) {
+        return Verdict::new(
+            State::Conflict,
+            format!(
+                "another server answers at its address (system identifier {}, expected {})",
+                server.system_identifier,
+                identity.map_or(0, |known| known.system_identifier)
+            ),
+            "Bring the worker back under a name that a source yields: its row follows by itself.",
+        );
+    }
     if server.in_recovery {
         return Verdict::new(
             State::Standby,
