@@ -19,6 +19,13 @@ COMMENT ON COLUMN fleet.control.changed_at IS 'When it was paused or resumed';
 COMMENT ON COLUMN fleet.control.changed_by IS 'Who paused or resumed it';
 COMMENT ON INDEX fleet.control_pkey IS 'There is one row';
 
+COMMENT ON TABLE fleet.identities IS 'Who each registered worker is: the controller follows a worker only by this';
+COMMENT ON COLUMN fleet.identities.nodeid IS 'Its nodeid in pg_dist_node';
+COMMENT ON COLUMN fleet.identities.system_identifier IS 'Identity of its data directory, shared by its standbys';
+COMMENT ON COLUMN fleet.identities.disabled_by_fleet IS 'It was disabled because it was absent, and is reactivated when it is back';
+COMMENT ON COLUMN fleet.identities.recorded_at IS 'When it was first seen as this worker';
+COMMENT ON INDEX fleet.identities_pkey IS 'One identity to a node';
+
 COMMENT ON VIEW fleet.workers IS 'Every candidate and every registered worker as of the controller''s last cycle, each with its state, the reason and a remedy';
 COMMENT ON COLUMN fleet.workers.nodename IS 'The name it is, or would be, registered under';
 COMMENT ON COLUMN fleet.workers.nodeport IS 'Its port';

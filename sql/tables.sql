@@ -23,3 +23,12 @@ CREATE TABLE fleet.control (
 );
 
 INSERT INTO fleet.control DEFAULT VALUES;
+
+-- Who each registered worker is. The controller follows a worker only by what is recorded here.
+CREATE TABLE fleet.identities (
+  nodeid integer NOT NULL,
+  system_identifier bigint NOT NULL,
+  disabled_by_fleet boolean NOT NULL DEFAULT false,
+  recorded_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+  CONSTRAINT identities_pkey PRIMARY KEY (nodeid)
+);

@@ -40,9 +40,10 @@ extension_sql_file!("../sql/grants.sql", name = "grants", finalize);
 /// as on a worker on which Citus creates the extension, where only the settings are defined.
 #[pg_guard]
 pub extern "C-unwind" fn _PG_init() {
-    settings::define();
     // SAFETY: a flag of the server that only the server sets.
-    if unsafe { pg_sys::process_shared_preload_libraries_in_progress } {
+    let preloaded = unsafe { pg_sys::process_shared_preload_libraries_in_progress };
+    settings::define(preloaded);
+    if preloaded {
         worker::board::reserve();
         worker::register::controller();
     }

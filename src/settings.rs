@@ -2,7 +2,7 @@
 //! Must not act on a setting.
 
 use crate::decide::networks::{NameSuffixes, Networks};
-use crate::decide::policy::{NodeNames, Policy};
+use crate::decide::policy::{NodeNames, OnAbsent, Policy};
 use crate::decide::sources::{parse_host_port, parse_sources};
 use pgrx::prelude::*;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, pg_guard};
@@ -17,6 +17,7 @@ static ENABLED: GucSetting<bool> = GucSetting::<bool>::new(true);
 static INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(5_000);
 static PROBE_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(3_000);
 static ABSENT_AFTER: GucSetting<i32> = GucSetting::<i32>::new(60);
+static ON_ABSENT: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"report"));
 static NODE_NAMES: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"auto"));
 static NAMESERVER: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 static ALLOWED_NETWORKS: GucSetting<Option<CString>> =
@@ -62,6 +63,7 @@ impl Settings {
                 coordinator_host,
                 interval: millis(&INTERVAL),
                 absent_after: seconds(&ABSENT_AFTER),
+                on_absent: parse_on_absent(&text(&ON_ABSENT))?,
             },
             enabled: ENABLED.get(),
             probe_timeout: millis(&PROBE_TIMEOUT),
@@ -94,6 +96,14 @@ fn seconds(setting: &GucSetting<i32>) -> Duration {
     Duration::from_secs(setting.get().unsigned_abs().into())
 }
 
+fn parse_on_absent(text: &str) -> Result<OnAbsent, String> {
+    match text {
+        "report" => Ok(OnAbsent::Report),
+        "disable" => Ok(OnAbsent::Disable),
+        other => Err(format!("{other:?} is neither report nor disable.")),
+    }
+}
+
 fn parse_node_names(text: &str) -> Result<NodeNames, String> {
     match text {
         "auto" => Ok(NodeNames::Auto),
@@ -116,8 +126,8 @@ fn parse_nameserver(text: &str) -> Result<Option<SocketAddr>, String> {
     }
 }
 
-/// Defines all settings. Called once, when the library is loaded.
-pub fn define() {
+/// Defines all settings. Called once, when the library is loaded: by the postmaster if `preloaded`.
+pub fn define(preloaded: bool) {
     let ms = GucFlags::UNIT_MS;
     let s = GucFlags::UNIT_S;
     string(c"citus_fleet.workers", c"Where workers are found.",
@@ -128,7 +138,9 @@ pub fn define() {
         c"The database whose Citus cluster the controller looks after.",
         c"Takes effect when the server starts.",
         &DATABASE,
-        GucContext::Postmaster,
+        // Only the postmaster may define what is fixed at its start; a worker on which Citus creates
+        // the extension need not have preloaded the library, and has no controller to fix it for.
+        if preloaded { GucContext::Postmaster } else { GucContext::Sighup },
         None,
     );
     GucRegistry::define_bool_guc(c"citus_fleet.enabled", c"Whether the controller changes the cluster by itself.",
@@ -164,6 +176,9 @@ pub fn define() {
         GucContext::Sighup,
         s,
     );
+    string(c"citus_fleet.on_absent", c"What becomes of a worker that is absent: report or disable.",
+        c"disable calls citus_disable_node, which refuses where data would be out of reach; the worker is reactivated when it is back.",
+        &ON_ABSENT, GucContext::Sighup, Some(check_on_absent));
     string(c"citus_fleet.node_names", c"Which name of a worker is registered: auto, ptr, given or address.",
         c"auto takes the SRV target, the PTR name, the name in the source or the address, the first that leads to this server alone.",
         &NODE_NAMES, GucContext::Sighup, Some(check_node_names));
@@ -262,6 +277,7 @@ macro_rules! check_hook {
 
 check_hook!(check_workers, |text| parse_sources(text).map(drop));
 check_hook!(check_node_names, |text| parse_node_names(text).map(drop));
+check_hook!(check_on_absent, |text| parse_on_absent(text).map(drop));
 check_hook!(check_nameserver, |text| parse_nameserver(text).map(drop));
 check_hook!(check_networks, |text| Networks::parse(text).map(drop));
 check_hook!(check_names, |text| NameSuffixes::parse(text).map(drop));

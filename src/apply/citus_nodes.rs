@@ -1,12 +1,12 @@
-//! Owns the calls of Citus's node functions, several to a transaction where that is safe.
-//! Must not add a node that `decide` has not passed: Citus itself checks too little.
+//! Owns the calls of Citus's node functions, several to a transaction where that is safe or needed.
+//! Must not change a node that `decide` has not passed: Citus itself checks too little.
 
+use super::identities;
 use crate::decide::model::Change;
 use crate::error::Error;
 use crate::worker::containment::transaction;
 use crate::worker::signals::StatementDeadline;
 use pgrx::prelude::*;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 /// Nodes to a transaction. `citus_add_node` holds ExclusiveLock on `pg_dist_node` until the commit:
@@ -20,99 +20,149 @@ const LOCK_TIMEOUT: &str = "2s";
 /// `citus.node_connection_timeout`, 30 s by default, with the lock held.
 const DEADLINE: Duration = Duration::from_secs(15);
 
-/// What became of one registration: the node id, or why there is none.
-pub struct Registration {
-    pub endpoint: SocketAddr,
-    pub result: Result<i32, Error>,
-}
-
-/// What became of all changes.
-#[derive(Default)]
+/// A change and what became of it: the node id, or why it was not made.
 pub struct Outcome {
-    pub registrations: Vec<Registration>,
-    pub coordinator_host: Option<Result<(), Error>>,
-}
-
-struct Node<'a> {
-    nodename: &'a str,
-    nodeport: u16,
-    endpoint: SocketAddr,
+    pub change: Change,
+    pub result: Result<Option<i32>, Error>,
 }
 
 /// Makes the changes of a plan. One that fails costs the others nothing.
-pub fn apply(changes: &[Change]) -> Outcome {
-    let mut outcome = Outcome::default();
-    let mut nodes = Vec::new();
+pub fn apply(changes: &[Change]) -> Vec<Outcome> {
+    let mut alone = Vec::new();
+    let mut moves = Vec::new();
+    let mut adds = Vec::new();
     for change in changes {
         match change {
-            Change::SetCoordinatorHost { nodename, nodeport } => {
-                outcome.coordinator_host = Some(set_coordinator_host(nodename, *nodeport));
-            }
-            Change::Register { nodename, nodeport, endpoint } => {
-                nodes.push(Node { nodename, nodeport: *nodeport, endpoint: *endpoint });
-            }
+            Change::Register { .. } => adds.push(change),
+            Change::UpdateAddress { .. } => join(&mut moves, change),
+            _ => alone.push(vec![change]),
         }
     }
-    outcome.registrations = nodes.chunks(BATCH).flat_map(register).collect();
-    outcome
+    let adds = adds.chunks(BATCH).map(<[_]>::to_vec);
+    alone.into_iter().chain(moves).chain(adds).flat_map(|group| make(&group)).collect()
 }
 
-/// Adds nodes in one transaction, which is several times as fast as one each; where that fails, in
-/// one each, since a failed add cannot be caught inside a transaction.
-fn register(nodes: &[Node<'_>]) -> Vec<Registration> {
-    match change(|| nodes.iter().map(add).collect::<Result<Vec<i32>, Error>>()) {
-        Ok(ids) => nodes
-            .iter()
-            .zip(ids)
-            .map(|(node, nodeid)| Registration { endpoint: node.endpoint, result: Ok(nodeid) })
-            .collect(),
-        Err(error) if nodes.len() == 1 || concerns_all(&error) => {
+/// Puts a move to those that go where it comes from, or come from where it goes: they exchange
+/// addresses, which only one transaction can do.
+fn join<'a>(groups: &mut Vec<Vec<&'a Change>>, change: &'a Change) {
+    let (linked, others): (Vec<_>, Vec<_>) =
+        std::mem::take(groups).into_iter().partition(|group| {
+            group.iter().any(|other| follows(change, other) || follows(other, change))
+        });
+    *groups = others;
+    groups.push(linked.into_iter().flatten().chain([change]).collect());
+}
+
+/// Whether one move goes where the other comes from.
+fn follows(one: &Change, other: &Change) -> bool {
+    match (one, other) {
+        (
+            Change::UpdateAddress { nodename, nodeport, .. },
+            Change::UpdateAddress { from: (name, port), .. },
+        ) => nodename == name && nodeport == port,
+        _ => false,
+    }
+}
+
+/// Makes changes in one transaction, which for adds is several times as fast as one each. Where that
+/// fails, each gets its own: a failed call of Citus cannot be caught inside a transaction.
+fn make(changes: &[&Change]) -> Vec<Outcome> {
+    let result = transact(|| {
+        park(changes)?;
+        changes.iter().map(|change| call(change)).collect::<Result<Vec<_>, Error>>()
+    });
+    let outcome = |change: &&Change, result| Outcome { change: (*change).clone(), result };
+    match result {
+        Ok(ids) => changes.iter().zip(ids).map(|(change, id)| outcome(change, Ok(id))).collect(),
+        Err(error) if changes.len() > 1 && !concerns_all(&error, changes) => {
+            changes.chunks(1).flat_map(make).collect()
+        }
+        Err(error) => {
             let message = error.to_string();
-            nodes
-                .iter()
-                .map(|node| Registration {
-                    endpoint: node.endpoint,
-                    result: Err(Error::Internal(message.clone())),
-                })
-                .collect()
+            let failed = |change| outcome(change, Err(Error::Internal(message.clone())));
+            changes.iter().map(failed).collect()
         }
-        Err(_) => nodes.chunks(1).flat_map(register).collect(),
     }
 }
 
-/// Whether every other node would fail the same way after the same wait.
-fn concerns_all(error: &Error) -> bool {
+/// Whether every change would fail the same way after the same wait, or cannot be made alone.
+fn concerns_all(error: &Error, changes: &[&Change]) -> bool {
     use PgSqlErrorCode as Code;
-    matches!(
+    let is_exchange = changes.iter().any(|change| matches!(change, Change::UpdateAddress { .. }));
+    let is_wait = matches!(
         error,
         Error::Raised {
             sqlstate: Code::ERRCODE_LOCK_NOT_AVAILABLE | Code::ERRCODE_QUERY_CANCELED,
             ..
         } | Error::Paused
-    )
+    );
+    is_exchange || is_wait
 }
 
-fn add(node: &Node<'_>) -> Result<i32, Error> {
-    let nodeid = Spi::get_one_with_args(
-        "SELECT pg_catalog.citus_add_node($1, $2)",
-        &[node.nodename.into(), i32::from(node.nodeport).into()],
-    )?;
-    nodeid.ok_or_else(|| Error::Internal("citus_add_node returned no node id".into()))
+/// Gives nodes that exchange addresses names of their own for the time of the transaction: Citus
+/// lets no two rows have the same. RFC 2606 reserves the suffix, and nobody ever sees it.
+fn park(changes: &[&Change]) -> Result<(), Error> {
+    for change in changes.iter().filter(|_| changes.len() > 1) {
+        if let Change::UpdateAddress { nodeid, nodeport, .. } = change {
+            update_node(*nodeid, &format!("node-{nodeid}.citus-fleet.invalid"), *nodeport)?;
+        }
+    }
+    Ok(())
 }
 
-fn set_coordinator_host(nodename: &str, nodeport: u16) -> Result<(), Error> {
-    change(|| {
-        Spi::run_with_args(
-            "SELECT pg_catalog.citus_set_coordinator_host($1, $2)",
-            &[nodename.into(), i32::from(nodeport).into()],
-        )?;
-        Ok(())
-    })
+fn call(change: &Change) -> Result<Option<i32>, Error> {
+    match change {
+        Change::SetCoordinatorHost { nodename, nodeport } => {
+            run("SELECT pg_catalog.citus_set_coordinator_host($1, $2)", nodename, *nodeport)?;
+            Ok(None)
+        }
+        Change::Register { nodename, nodeport, system_identifier, .. } => {
+            let nodeid = Spi::get_one_with_args(
+                "SELECT pg_catalog.citus_add_node($1, $2)",
+                &[nodename.as_str().into(), i32::from(*nodeport).into()],
+            )?;
+            let nodeid = nodeid
+                .ok_or_else(|| Error::Internal("citus_add_node returned no node id".into()))?;
+            identities::record(nodeid, *system_identifier)?;
+            Ok(Some(nodeid))
+        }
+        Change::UpdateAddress { nodeid, nodename, nodeport, .. } => {
+            update_node(*nodeid, nodename, *nodeport)?;
+            Ok(Some(*nodeid))
+        }
+        Change::Reactivate { nodeid, nodename, nodeport } => {
+            run("SELECT pg_catalog.citus_activate_node($1, $2)", nodename, *nodeport)?;
+            identities::set_disabled(*nodeid, false)?;
+            Ok(Some(*nodeid))
+        }
+        Change::Disable { nodeid, nodename, nodeport } => {
+            // Citus does not let the first worker be disabled in the background.
+            run(
+                "SELECT pg_catalog.citus_disable_node($1, $2, synchronous => true)",
+                nodename,
+                *nodeport,
+            )?;
+            identities::set_disabled(*nodeid, true)?;
+            Ok(Some(*nodeid))
+        }
+    }
+}
+
+fn run(statement: &str, nodename: &str, nodeport: u16) -> Result<(), Error> {
+    Ok(Spi::run_with_args(statement, &[nodename.into(), i32::from(nodeport).into()])?)
+}
+
+/// Opens no connection; waits for writers of the node's shards, at most `LOCK_TIMEOUT`.
+fn update_node(nodeid: i32, nodename: &str, nodeport: u16) -> Result<(), Error> {
+    Ok(Spi::run_with_args(
+        "SELECT pg_catalog.citus_update_node($1, $2, $3)",
+        &[nodeid.into(), nodename.into(), i32::from(nodeport).into()],
+    )?)
 }
 
 /// Runs a change in a transaction that waits for no lock longer than `LOCK_TIMEOUT`, ends after
 /// `DEADLINE`, and does not begin once `fleet.pause()` has been committed.
-fn change<T>(body: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+fn transact<T>(body: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
     transaction(|| {
         let _deadline = StatementDeadline::start(DEADLINE);
         Spi::run(&format!("SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))?;

@@ -2,3 +2,4 @@
 //! Must not decide what to change, nor wait without a deadline.
 
 pub mod citus_nodes;
+pub mod identities;

@@ -14,3 +14,4 @@ pub mod registered;
 pub mod schedule;
 pub mod sources;
 pub mod verdict;
+pub mod whereabouts;

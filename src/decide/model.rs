@@ -146,6 +146,17 @@ pub struct Coordinator {
     pub citus: Option<CitusFacts>,
     /// `fleet.pause()` was called.
     pub paused: bool,
+    /// Who each registered worker is known to be, by nodeid.
+    #[serde(default)]
+    pub identities: BTreeMap<i32, Identity>,
+}
+
+/// What `fleet.identities` keeps of a registered worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub struct Identity {
+    pub system_identifier: i64,
+    /// The fleet disabled it, as `citus_fleet.on_absent` asked for; an operator did not.
+    pub disabled_by_fleet: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -193,8 +204,8 @@ pub struct Observation<'a> {
     pub probes: &'a BTreeMap<SocketAddr, Probe>,
     /// Workers that no source has named, and since when (monotonic), by nodeid.
     pub unnamed_since: &'a BTreeMap<i32, Duration>,
-    /// Registrations that failed, by endpoint.
-    pub failures: &'a BTreeMap<SocketAddr, ChangeFailure>,
+    /// Changes that failed, by what they were about.
+    pub failures: &'a BTreeMap<Subject, ChangeFailure>,
     pub hold: Option<Hold>,
 }
 
@@ -209,8 +220,78 @@ pub struct ChangeFailure {
 /// What the plan wants done, each a call of one Citus function.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    SetCoordinatorHost { nodename: String, nodeport: u16 },
-    Register { nodename: String, nodeport: u16, endpoint: SocketAddr },
+    SetCoordinatorHost {
+        nodename: String,
+        nodeport: u16,
+    },
+    Register {
+        nodename: String,
+        nodeport: u16,
+        endpoint: SocketAddr,
+        system_identifier: i64,
+    },
+    /// The worker's server lives elsewhere now: its row follows, with the same nodeid.
+    UpdateAddress {
+        nodeid: i32,
+        from: (String, u16),
+        nodename: String,
+        nodeport: u16,
+        endpoint: SocketAddr,
+    },
+    /// A worker that the fleet has disabled is back.
+    Reactivate {
+        nodeid: i32,
+        nodename: String,
+        nodeport: u16,
+    },
+    /// A worker is absent, and the operator wants such workers disabled.
+    Disable {
+        nodeid: i32,
+        nodename: String,
+        nodeport: u16,
+    },
+}
+
+/// What a change is about: a server that has no row yet, or a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Subject {
+    Endpoint(SocketAddr),
+    Node(i32),
+}
+
+impl Change {
+    /// What the change is about; none for the coordinator's own row.
+    pub fn subject(&self) -> Option<Subject> {
+        match self {
+            Self::SetCoordinatorHost { .. } => None,
+            Self::Register { endpoint, .. } => Some(Subject::Endpoint(*endpoint)),
+            Self::UpdateAddress { nodeid, .. }
+            | Self::Reactivate { nodeid, .. }
+            | Self::Disable { nodeid, .. } => Some(Subject::Node(*nodeid)),
+        }
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SetCoordinatorHost { nodename, nodeport } => {
+                write!(f, "set the coordinator's address to {nodename}:{nodeport}")
+            }
+            Self::Register { nodename, nodeport, .. } => {
+                write!(f, "register {nodename}:{nodeport}")
+            }
+            Self::UpdateAddress { nodeid, from: (name, port), nodename, nodeport, .. } => {
+                write!(f, "move node {nodeid} from {name}:{port} to {nodename}:{nodeport}")
+            }
+            Self::Reactivate { nodeid, nodename, nodeport } => {
+                write!(f, "reactivate node {nodeid}, {nodename}:{nodeport}")
+            }
+            Self::Disable { nodeid, nodename, nodeport } => {
+                write!(f, "disable node {nodeid}, {nodename}:{nodeport}")
+            }
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -256,6 +337,9 @@ impl fmt::Display for State {
 #[serde(rename_all = "snake_case")]
 pub enum Action {
     Register,
+    UpdateAddress,
+    Reactivate,
+    Disable,
     Refuse,
     None,
 }

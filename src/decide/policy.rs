@@ -62,6 +62,16 @@ pub struct Policy {
     pub coordinator_host: Option<(String, u16)>,
     pub interval: Duration,
     pub absent_after: Duration,
+    pub on_absent: OnAbsent,
+}
+
+/// What becomes of a worker that is absent (`citus_fleet.on_absent`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnAbsent {
+    #[default]
+    Report,
+    /// `citus_disable_node`, where Citus allows it.
+    Disable,
 }
 
 #[cfg(test)]

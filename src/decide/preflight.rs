@@ -11,7 +11,6 @@ pub fn preflight(server: &Server, coordinator: &Coordinator) -> Option<Verdict> 
         .or_else(|| versions(server, coordinator))
         .or_else(|| extensions(server, coordinator))
         .or_else(|| coordinator.citus.as_ref().and_then(|citus| emptiness(server, citus)))
-        .or_else(|| settings(server))
 }
 
 fn identity(server: &Server, coordinator: &Coordinator) -> Option<Verdict> {
@@ -89,13 +88,24 @@ fn extension(name: &str, theirs: &ExtensionState, ours: &str) -> Option<Verdict>
     }
 }
 
-/// Nothing of another cluster and nothing that the metadata sync would overwrite.
+/// Ready for Citus, with nothing of another cluster and nothing that the metadata sync would overwrite.
 fn emptiness(server: &Server, citus: &CitusFacts) -> Option<Verdict> {
-    let Membership { group_id, nodes, distributed_tables, .. } = server.membership.as_ref()?;
+    if server.max_prepared_transactions == 0 {
+        return Some(Verdict::refused(
+            "max_prepared_transactions is 0 there, so Citus cannot commit across nodes",
+            "Set max_prepared_transactions to at least max_connections there and restart it.",
+        ));
+    }
+    let Some(Membership { group_id, nodes, distributed_tables, .. }) = &server.membership else {
+        return Some(Verdict::refused(
+            "what its Citus knows of a cluster could not be read",
+            "Check that the extension citus is whole in its database.",
+        ));
+    };
     if *group_id != 0 {
         return Some(Verdict::refused(
             format!("it is a worker of a Citus cluster already (group {group_id})"),
-            "Remove it from that cluster first; to use the host anew, give it an empty database with the extension citus.",
+            "If it is a worker of this cluster that has moved, lead its row here with citus_update_node. If it is another cluster's, remove it there first and give it an empty database.",
         ));
     }
     if *nodes > 0 || *distributed_tables > 0 {
@@ -114,13 +124,4 @@ fn emptiness(server: &Server, citus: &CitusFacts) -> Option<Verdict> {
         format!("its relation {clash} would be dropped: a distributed table has that name"),
         format!("Rename or drop {clash} on that server after saving its rows."),
     ))
-}
-
-fn settings(server: &Server) -> Option<Verdict> {
-    (server.max_prepared_transactions == 0).then(|| {
-        Verdict::refused(
-            "max_prepared_transactions is 0 there, so Citus cannot commit across nodes",
-            "Set max_prepared_transactions to at least max_connections there and restart it.",
-        )
-    })
 }

@@ -2,9 +2,12 @@
 //! row says, and does it keep Citus from adding others?
 //! Must not look at candidates; `membership` brings the two together.
 
-use super::model::{NodeRow, Observation, Probe, ProbeFailure, ProbeFailureKind, Server, State};
+use super::model::{
+    Identity, NodeRow, Observation, Probe, ProbeFailure, ProbeFailureKind, Server, State,
+};
 use super::policy::Policy;
 use super::verdict::Verdict;
+use super::whereabouts::SIMULTANEOUS;
 use std::net::SocketAddr;
 
 /// A row of `pg_dist_node` with what is known of the server there.
@@ -13,8 +16,11 @@ pub struct Registered<'a> {
     pub row: &'a NodeRow,
     /// Where its name leads.
     pub endpoints: Vec<SocketAddr>,
-    pub server: Option<(&'a Server, &'a Probe)>,
+    /// The address that answered last, and what it said.
+    pub server: Option<(SocketAddr, &'a Server, &'a Probe)>,
     pub verdict: Verdict,
+    /// Addresses whose answer is from before the last one, and may be outdated.
+    pub recheck: Vec<SocketAddr>,
 }
 
 impl<'a> Registered<'a> {
@@ -26,8 +32,23 @@ impl<'a> Registered<'a> {
             .map(|address| SocketAddr::new(*address, row.nodeport))
             .collect();
         let probes: Vec<&Probe> = endpoints.iter().filter_map(|e| seen.probes.get(e)).collect();
-        let servers: Vec<(&Server, &Probe)> =
-            probes.iter().filter_map(|probe| Some((probe.result.as_ref().ok()?, *probe))).collect();
+        let mut servers: Vec<(SocketAddr, &Server, &Probe)> = endpoints
+            .iter()
+            .filter_map(|endpoint| {
+                let probe = seen.probes.get(endpoint)?;
+                Some((*endpoint, probe.result.as_ref().ok()?, probe))
+            })
+            .collect();
+        servers.sort_by_key(|(.., probe)| std::cmp::Reverse(probe.at));
+        let newest = servers.first().copied();
+        // Two answers of one server differ when it was restarted between them.
+        let outdated = |(_, server, probe): &(SocketAddr, &Server, &Probe)| {
+            newest.is_some_and(|(_, last, last_probe)| {
+                !is_same(server, last) && last_probe.at - probe.at > SIMULTANEOUS
+            })
+        };
+        let recheck = servers.iter().filter(|seen| outdated(seen)).map(|(at, ..)| *at).collect();
+        servers.retain(|seen| !outdated(seen));
         let unresolvable = addresses.is_some_and(Vec::is_empty);
         let verdict = if !row.isactive {
             Verdict::new(
@@ -35,7 +56,7 @@ impl<'a> Registered<'a> {
                 "it is disabled in pg_dist_node (isactive = false)",
                 format!("SELECT citus_activate_node({}, {});", quoted(&row.nodename), row.nodeport),
             )
-        } else if servers.iter().any(|(server, _)| !is_same(server, servers[0].0)) {
+        } else if servers.iter().any(|(_, server, _)| !is_same(server, servers[0].1)) {
             Verdict::new(
                 State::Conflict,
                 format!("its name leads to {} servers: {}", endpoints.len(), list(&endpoints)),
@@ -44,12 +65,20 @@ impl<'a> Registered<'a> {
                     row.nodeid, row.nodeport
                 ),
             )
-        } else if let Some((server, _)) = servers.first() {
-            answering(row, server)
+        } else if let Some((_, server, _)) = newest {
+            answering(row, server, seen.coordinator.identities.get(&row.nodeid))
         } else {
             silent(row, &probes, unresolvable, seen, policy)
         };
-        Self { row, server: servers.first().copied(), endpoints, verdict }
+        Self { row, server: newest, endpoints, verdict, recheck }
+    }
+
+    /// Whether the server there is in order, whatever `isactive` says.
+    pub fn is_healthy(&self, identity: &Identity) -> bool {
+        self.server.is_some_and(|(_, server, _)| {
+            server.system_identifier == identity.system_identifier
+                && answering(self.row, server, Some(identity)).state == State::Active
+        })
     }
 
     /// Why Citus could not add a node while this one is as it is: an add sends the new row to every
@@ -72,10 +101,23 @@ pub fn is_same(a: &Server, b: &Server) -> bool {
     a.system_identifier == b.system_identifier && a.started_us == b.started_us
 }
 
-fn answering(row: &NodeRow, server: &Server) -> Verdict {
+fn answering(row: &NodeRow, server: &Server, identity: Option<&Identity>) -> Verdict {
     let Some(membership) = &server.membership else {
         return blank("the extension citus is gone from the server there");
     };
+    let is_other =
+        identity.is_some_and(|known| known.system_identifier != server.system_identifier);
+    if is_other && (membership.group_id != 0 || membership.nodes != 0 || server.in_recovery) {
+        return Verdict::new(
+            State::Conflict,
+            format!(
+                "another server answers at its address (system identifier {}, expected {})",
+                server.system_identifier,
+                identity.map_or(0, |known| known.system_identifier)
+            ),
+            "Bring the worker back under a name that a source yields: its row follows by itself.",
+        );
+    }
     if server.in_recovery {
         return Verdict::new(
             State::Standby,

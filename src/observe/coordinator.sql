@@ -7,5 +7,9 @@ SELECT pg_catalog.json_build_object(
                      WHERE e.extname OPERATOR(pg_catalog.=) 'vector'),
   'fleet_version', (SELECT e.extversion FROM pg_catalog.pg_extension e
                     WHERE e.extname OPERATOR(pg_catalog.=) 'citus_fleet'),
-  'paused', (SELECT c.paused FROM fleet.control c)
+  'paused', (SELECT c.paused FROM fleet.control c),
+  'identities', COALESCE(
+    (SELECT pg_catalog.json_object_agg(i.nodeid, pg_catalog.json_build_object(
+       'system_identifier', i.system_identifier, 'disabled_by_fleet', i.disabled_by_fleet))
+     FROM fleet.identities i), '{}')
 )::pg_catalog.text

@@ -7,8 +7,9 @@ use super::events;
 use super::memory::Memory;
 use super::status::{Report, Snapshot};
 use crate::apply::citus_nodes::{self as apply, Outcome};
+use crate::apply::identities;
 use crate::decide::membership::{barred, plan};
-use crate::decide::model::{Coordinator, Hold, NodeRow, Observation, Plan};
+use crate::decide::model::{Coordinator, Hold, NodeRow, Observation, Plan, State};
 use crate::decide::schedule;
 use crate::error::Error;
 use crate::observe::citus_nodes as catalogs;
@@ -39,21 +40,21 @@ pub fn run(
     }
     let wanted = decide(memory, request, &settings, &coordinator);
     let is_rehearsal = request.is_some_and(|request| request.dry_run);
-    let outcome = if is_rehearsal { Outcome::default() } else { apply::apply(&wanted.changes) };
-    let (coordinator, plan) = review(memory, request, &settings, coordinator, &wanted, &outcome)?;
+    let outcomes = if is_rehearsal { Vec::new() } else { apply::apply(&wanted.changes) };
+    let (coordinator, plan) = review(memory, request, &settings, coordinator, &wanted, &outcomes)?;
 
     memory.cycles += 1;
     let mut errors = Vec::new();
-    if let Err(error) = record(memory, &plan, &settings) {
+    if let Err(error) = record(memory, &coordinator, &plan, &settings) {
         errors.push(format!("fleet.events could not be written: {error}"));
     }
-    errors.extend(failures(&outcome));
+    errors.extend(outcomes.iter().filter_map(describe_failure));
     let took = started.elapsed();
     let snapshot =
         Snapshot::of_cycle(memory, &coordinator, &settings, database, &plan, took, errors);
     board::publish(&serde_json::to_string(&snapshot)?)?;
     if let Some(request) = request {
-        board::answer(request, &serde_json::to_string(&Report::new(request, &wanted, &outcome))?)?;
+        board::answer(request, &serde_json::to_string(&Report::new(request, &wanted, &outcomes))?)?;
     }
     Ok(Some(memory.next_cycle(settings.policy.interval)))
 }
@@ -152,44 +153,48 @@ fn review(
     settings: &Settings,
     coordinator: Coordinator,
     wanted: &Plan,
-    outcome: &Outcome,
+    outcomes: &[Outcome],
 ) -> Result<(Coordinator, Plan), Error> {
-    for registration in &outcome.registrations {
-        match &registration.result {
-            Ok(nodeid) => {
-                log!("citus_fleet: registered {} as node {nodeid}", registration.endpoint);
-                memory.changes += 1;
-                memory.failures.remove(&registration.endpoint);
-                memory.node_addresses.insert(*nodeid, vec![registration.endpoint.ip()]);
-                memory.joined(registration.endpoint);
-            }
-            Err(error) => {
-                log!("citus_fleet: could not register {}: {error}", registration.endpoint);
-                memory.learn_failure(registration.endpoint, error.to_string());
-            }
+    for Outcome { change, result } in outcomes {
+        match result {
+            Ok(_) => log!("citus_fleet: done: {change}"),
+            Err(error) => log!("citus_fleet: failed, to be repeated: {change}: {error}"),
         }
+        memory.learn_outcome(change, result);
     }
-    let tried = !outcome.registrations.is_empty() || outcome.coordinator_host.is_some();
-    let (coordinator, plan) = if tried {
+    let (coordinator, plan) = if outcomes.is_empty() && request.is_none() {
+        (coordinator, wanted.clone())
+    } else {
         let (coordinator, _) = transaction(catalogs::read)?;
         let plan = decide(memory, None, settings, &coordinator);
         (coordinator, plan)
-    } else if request.is_some() {
-        let plan = decide(memory, None, settings, &coordinator);
-        (coordinator, plan)
-    } else {
-        (coordinator, wanted.clone())
     };
     memory.recheck(&plan.recheck);
     memory.learn_absences(&plan.workers, !settings.policy.sources.is_empty());
     Ok((coordinator, plan))
 }
 
-/// Writes what has changed to `fleet.events`, and remembers since when.
-fn record(memory: &mut Memory, plan: &Plan, settings: &Settings) -> Result<(), Error> {
+/// Writes what has changed to `fleet.events` and `fleet.identities`, and nothing when nothing has.
+fn record(
+    memory: &mut Memory,
+    coordinator: &Coordinator,
+    plan: &Plan,
+    settings: &Settings,
+) -> Result<(), Error> {
     let entered = events::changed(&plan.workers, &memory.standings);
-    if !entered.is_empty() {
-        transaction(|| events::write(&entered))?;
+    let newcomers = newcomers(memory, coordinator, plan);
+    let gone: Vec<i32> = coordinator
+        .identities
+        .keys()
+        .filter(|nodeid| !coordinator.nodes().iter().any(|row| row.nodeid == **nodeid))
+        .copied()
+        .collect();
+    if !(entered.is_empty() && newcomers.is_empty() && gone.is_empty()) {
+        transaction(|| {
+            newcomers.iter().try_for_each(|(nodeid, known)| identities::record(*nodeid, *known))?;
+            gone.iter().try_for_each(|nodeid| identities::forget(*nodeid))?;
+            events::write(&entered)
+        })?;
         let now = memory.now().wall_us;
         for change in entered {
             let key = (change.worker.nodename.clone(), change.worker.nodeport);
@@ -202,12 +207,20 @@ fn record(memory: &mut Memory, plan: &Plan, settings: &Settings) -> Result<(), E
     Ok(())
 }
 
-fn failures(outcome: &Outcome) -> Vec<String> {
-    let host = outcome.coordinator_host.as_ref().and_then(|result| result.as_ref().err());
-    let host = host.map(|error| format!("citus_set_coordinator_host failed: {error}"));
-    let registrations = outcome.registrations.iter().filter_map(|registration| {
-        let error = registration.result.as_ref().err()?;
-        Some(format!("{} could not be registered: {error}", registration.endpoint))
-    });
-    host.into_iter().chain(registrations).collect()
+/// Workers in order whose identity is not recorded yet, because somebody else registered them.
+fn newcomers(memory: &Memory, coordinator: &Coordinator, plan: &Plan) -> Vec<(i32, i64)> {
+    plan.workers
+        .iter()
+        .filter(|worker| worker.state == State::Active)
+        .filter_map(|worker| {
+            let nodeid = worker.nodeid.filter(|id| !coordinator.identities.contains_key(id))?;
+            let probe = memory.probes.get(&worker.endpoint?)?;
+            Some((nodeid, probe.result.as_ref().ok()?.system_identifier))
+        })
+        .collect()
+}
+
+fn describe_failure(outcome: &Outcome) -> Option<String> {
+    let error = outcome.result.as_ref().err()?;
+    Some(format!("failed, to be repeated: {}: {error}", outcome.change))
 }

@@ -4,9 +4,10 @@
 
 use crate::decide::discovery::Discovery;
 use crate::decide::model::{
-    Candidate, ChangeFailure, Coordinator, NodeRow, Now, Probe, State, Worker,
+    Candidate, Change, ChangeFailure, Coordinator, NodeRow, Now, Probe, State, Subject, Worker,
 };
 use crate::decide::schedule::{self, Pace};
+use crate::error::Error;
 use crate::observe::network::{Answered, Names};
 use crate::settings::Settings;
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,7 +24,7 @@ pub struct Memory {
     pub probes: BTreeMap<SocketAddr, Probe>,
     pub node_addresses: BTreeMap<i32, Vec<IpAddr>>,
     pub unnamed_since: BTreeMap<i32, Duration>,
-    pub failures: BTreeMap<SocketAddr, ChangeFailure>,
+    pub failures: BTreeMap<Subject, ChangeFailure>,
     /// By name and port.
     pub standings: BTreeMap<(String, u16), Standing>,
     pub dns_errors: u64,
@@ -96,7 +97,10 @@ impl Memory {
             .chain(coordinator.worker_rows().flat_map(|row| self.endpoints(row)))
             .collect();
         self.probes.retain(|endpoint, _| known.contains(endpoint));
-        self.failures.retain(|endpoint, _| known.contains(endpoint));
+        self.failures.retain(|subject, _| match subject {
+            Subject::Endpoint(endpoint) => known.contains(endpoint),
+            Subject::Node(nodeid) => coordinator.worker_rows().any(|row| row.nodeid == *nodeid),
+        });
         self.urgent.retain(|endpoint| known.contains(endpoint));
     }
 
@@ -163,17 +167,35 @@ impl Memory {
         }
     }
 
-    pub fn learn_failure(&mut self, endpoint: SocketAddr, reason: String) {
+    /// Takes in what became of a change.
+    pub fn learn_outcome(&mut self, change: &Change, result: &Result<Option<i32>, Error>) {
         let now = self.now().monotonic;
-        let attempts = self.failures.get(&endpoint).map_or(0, |failure| failure.attempts) + 1;
-        let retry_at = now + schedule::change_retry(attempts);
-        self.failures.insert(endpoint, ChangeFailure { reason, attempts, retry_at });
-    }
-
-    /// Forgets what a server said before it was registered: it was not in a cluster then.
-    pub fn joined(&mut self, endpoint: SocketAddr) {
-        self.probes.remove(&endpoint);
-        self.urgent.insert(endpoint);
+        match result {
+            Ok(nodeid) => {
+                self.changes += 1;
+                self.failures.retain(|subject, _| Some(*subject) != change.subject());
+                let (Change::Register { endpoint, .. } | Change::UpdateAddress { endpoint, .. }) =
+                    change
+                else {
+                    return;
+                };
+                // Its row leads there now, and what it said before it was registered is outdated:
+                // it was not in a cluster then.
+                self.node_addresses.extend(nodeid.map(|nodeid| (nodeid, vec![endpoint.ip()])));
+                if matches!(change, Change::Register { .. }) {
+                    self.probes.remove(endpoint);
+                }
+                self.urgent.insert(*endpoint);
+            }
+            Err(error) => {
+                let Some(subject) = change.subject() else { return };
+                let attempts =
+                    self.failures.get(&subject).map_or(0, |failure| failure.attempts) + 1;
+                let retry_at = now + schedule::change_retry(attempts);
+                let reason = error.to_string();
+                self.failures.insert(subject, ChangeFailure { reason, attempts, retry_at });
+            }
+        }
     }
 
     /// Asks for newer answers at once.

@@ -5,7 +5,7 @@
 use super::board::Request;
 use super::memory::Memory;
 use crate::apply::citus_nodes::Outcome;
-use crate::decide::model::{Action, Change, Coordinator, Plan, State, Worker};
+use crate::decide::model::{Action, Change, Coordinator, Plan, State, Subject, Worker};
 use crate::settings::Settings;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -214,40 +214,37 @@ impl Report {
         Self { error: Some(error.to_owned()), rows: Vec::new() }
     }
 
-    /// What a request is told: `plan` is what was wanted, `outcome` what became of it.
-    pub fn new(request: Request, plan: &Plan, outcome: &Outcome) -> Self {
+    /// What a request is told: `plan` is what was wanted, `outcomes` what became of it.
+    pub fn new(request: Request, plan: &Plan, outcomes: &[Outcome]) -> Self {
         let rows =
-            plan.workers.iter().map(|worker| report_row(request, plan, outcome, worker)).collect();
-        let error = match &outcome.coordinator_host {
-            Some(Err(error)) => Some(format!("citus_set_coordinator_host failed: {error}")),
+            plan.workers.iter().map(|worker| report_row(request, plan, outcomes, worker)).collect();
+        let error = outcomes.iter().find_map(|outcome| match (&outcome.change, &outcome.result) {
+            (change @ Change::SetCoordinatorHost { .. }, Err(error)) => {
+                Some(format!("could not {change}: {error}"))
+            }
             _ => None,
-        };
+        });
         Self { error, rows }
     }
 }
 
-fn report_row(request: Request, plan: &Plan, outcome: &Outcome, worker: &Worker) -> ReportRow {
-    let is_planned = plan
-        .changes
+fn report_row(request: Request, plan: &Plan, outcomes: &[Outcome], worker: &Worker) -> ReportRow {
+    let subject = worker.nodeid.map(Subject::Node).or(worker.endpoint.map(Subject::Endpoint));
+    let is_planned = plan.changes.iter().any(|change| change.subject() == subject);
+    let result = outcomes
         .iter()
-        .any(|change| matches!(change, Change::Register { endpoint, .. } if Some(*endpoint) == worker.endpoint));
-    let registration = outcome
-        .registrations
-        .iter()
-        .find(|registration| Some(registration.endpoint) == worker.endpoint)
-        .map(|registration| &registration.result);
-    let (word, nodeid, reason) = match (worker.action, registration) {
-        (Action::Register, Some(Ok(nodeid))) => (OutcomeWord::Done, Some(*nodeid), None),
-        (Action::Register, Some(Err(error))) => {
-            (OutcomeWord::Failed, None, Some(error.to_string()))
+        .find(|outcome| outcome.change.subject() == subject)
+        .map(|outcome| &outcome.result);
+    let (word, nodeid, reason) = match result {
+        Some(Ok(nodeid)) => (OutcomeWord::Done, *nodeid, None),
+        Some(Err(error)) => (OutcomeWord::Failed, worker.nodeid, Some(error.to_string())),
+        None if is_planned && request.dry_run => {
+            (OutcomeWord::Planned, worker.nodeid, worker.reason.clone())
         }
-        (Action::Register, None) if is_planned && request.dry_run => {
-            (OutcomeWord::Planned, None, None)
-        }
-        (Action::None, _) if worker.state == State::Active => {
+        None if worker.state == State::Active => {
             (OutcomeWord::Done, worker.nodeid, worker.reason.clone())
         }
-        _ => (OutcomeWord::Skipped, worker.nodeid, worker.reason.clone()),
+        None => (OutcomeWord::Skipped, worker.nodeid, worker.reason.clone()),
     };
     ReportRow {
         nodename: worker.nodename.clone(),

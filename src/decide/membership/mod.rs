@@ -1,22 +1,22 @@
 //! Owns the plan: what every candidate and every registered worker is, and what is to be changed.
 //! Must not act, and must not plan anything that a later observation could not plan again.
 
+mod follow;
 #[cfg(test)]
 mod tests;
 
 use super::model::{
-    Action, Candidate, Change, Coordinator, Hold, Observation, Plan, Probe, Server, State, Worker,
+    Action, Candidate, Change, Coordinator, Hold, Observation, Plan, Probe, Server, State, Subject,
+    Worker,
 };
 use super::policy::Policy;
 use super::preflight::preflight;
 use super::registered::{Registered, is_same, quoted};
 use super::verdict::Verdict;
+use super::whereabouts::{FRESH, SIMULTANEOUS};
+use follow::Followed;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
-
-/// An answer older than this is asked for again before it is acted upon.
-const FRESH: Duration = Duration::from_secs(10);
 
 /// What everything observed means, and what is to be done about it.
 pub fn plan(seen: &Observation<'_>, policy: &Policy) -> Plan {
@@ -62,8 +62,11 @@ fn is_on_loopback(coordinator: &Coordinator, policy: &Policy) -> bool {
     let is_loopback = |name: &str| {
         name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
     };
-    coordinator.own_row().is_some_and(|row| is_loopback(&row.nodename))
-        || policy.coordinator_host.as_ref().is_some_and(|(host, _)| is_loopback(host))
+    match (&policy.coordinator_host, coordinator.own_row()) {
+        (Some((host, _)), _) => is_loopback(host),
+        (None, Some(row)) => is_loopback(&row.nodename),
+        (None, None) => false,
+    }
 }
 
 /// What keeps Citus from adding any node at the moment.
@@ -119,28 +122,42 @@ impl<'a> Planner<'a> {
     }
 
     fn registered_workers(&mut self) {
-        for known in self.registered {
+        let followed: Vec<Followed> =
+            self.registered.iter().map(|known| self.follow(known)).collect();
+        let followed = self.without_collisions(followed);
+        for (known, followed) in self.registered.iter().zip(followed) {
             self.taken.extend(&known.endpoints);
-            let source = self.seen.candidates.iter().find(|c| {
-                known.endpoints.contains(&c.endpoint)
-                    || known.server.is_some_and(|(ours, _)| {
-                        self.server(c.endpoint).is_some_and(|(theirs, _)| is_same(ours, theirs))
-                    })
-            });
-            let verdict = known.verdict.clone();
+            self.taken.extend(&followed.sightings);
+            let source = self.source_of(known, &followed.sightings);
+            self.plan.recheck.extend(followed.recheck);
+            self.plan.recheck.extend(&known.recheck);
+            self.plan.changes.extend(followed.change);
             self.plan.workers.push(Worker {
                 nodename: known.row.nodename.clone(),
                 nodeport: known.row.nodeport,
                 endpoint: known.endpoints.first().copied(),
                 nodeid: Some(known.row.nodeid),
                 groupid: Some(known.row.groupid),
-                source: source.map(|candidate| candidate.source.clone()),
-                state: verdict.state,
-                action: Action::None,
-                reason: verdict.reason,
-                remedy: verdict.remedy,
+                source,
+                state: followed.verdict.state,
+                action: followed.action,
+                reason: followed.verdict.reason,
+                remedy: followed.verdict.remedy,
             });
         }
+    }
+
+    /// The source that names a worker: by its address, or by another one of the same server.
+    fn source_of(&self, known: &Registered<'_>, sightings: &[SocketAddr]) -> Option<String> {
+        let is_it = |endpoint: SocketAddr| {
+            known.endpoints.contains(&endpoint)
+                || sightings.contains(&endpoint)
+                || known.server.is_some_and(|(_, ours, _)| {
+                    self.server(endpoint).is_some_and(|(theirs, _)| is_same(ours, theirs))
+                })
+        };
+        let candidate = self.seen.candidates.iter().find(|candidate| is_it(candidate.endpoint))?;
+        Some(candidate.source.clone())
     }
 
     fn candidate(&mut self, candidate: &Candidate) {
@@ -151,7 +168,9 @@ impl<'a> Planner<'a> {
             Judgement::Alias => return,
             Judgement::Verdict(verdict) => (verdict, Action::Refuse),
             Judgement::Undecided(verdict) => (verdict, Action::None),
-            Judgement::Fit(probe) => (self.register(candidate, probe), Action::Register),
+            Judgement::Fit(server, probe) => {
+                (self.register(candidate, server, probe), Action::Register)
+            }
         };
         self.plan.workers.push(Worker {
             nodename: self.nodename(candidate),
@@ -190,7 +209,7 @@ impl<'a> Planner<'a> {
         }
         match preflight(server, self.seen.coordinator) {
             Some(verdict) => Judgement::Verdict(verdict),
-            None => Judgement::Fit(probe),
+            None => Judgement::Fit(server, probe),
         }
     }
 
@@ -201,10 +220,7 @@ impl<'a> Planner<'a> {
         server: &'a Server,
         probe: &'a Probe,
     ) -> Option<Judgement<'a>> {
-        let workers = self.registered.iter().filter_map(|known| {
-            let (server, probe) = known.server?;
-            Some((known.endpoints.first().copied()?, server, probe))
-        });
+        let workers = self.registered.iter().filter_map(|known| known.server);
         let others = self.seen.candidates.iter().filter_map(|other| {
             let barred = barred(other, self.seen.coordinator, self.policy).is_some();
             let (server, probe) = self.server(other.endpoint).filter(|_| !barred)?;
@@ -222,7 +238,7 @@ impl<'a> Planner<'a> {
             namesakes.iter().find(|(_, other, _)| !is_same(server, other))
         {
             // One of the two answers may be from before a restart of the same server.
-            if probe.at.abs_diff(other.at) > FRESH / 5 {
+            if probe.at.abs_diff(other.at) > SIMULTANEOUS {
                 self.plan.recheck.extend([candidate.endpoint, *endpoint]);
                 return Some(Judgement::Undecided(Verdict::without_remedy(
                     State::Discovered,
@@ -249,7 +265,7 @@ impl<'a> Planner<'a> {
     }
 
     /// A server that passed preflight: registers it unless something else stands in the way.
-    fn register(&mut self, candidate: &Candidate, probe: &Probe) -> Verdict {
+    fn register(&mut self, candidate: &Candidate, server: &Server, probe: &Probe) -> Verdict {
         let endpoint = candidate.endpoint;
         let (nodename, nodeport) = (self.nodename(candidate), endpoint.port());
         if let Some(row) = self
@@ -274,37 +290,64 @@ impl<'a> Planner<'a> {
         if let Some(obstacle) = &self.obstacle {
             return obstacle.clone();
         }
-        match self.seen.hold {
-            Some(Hold::Paused) => {
-                return Verdict::ready("the fleet is paused", "SELECT fleet.resume();");
-            }
-            Some(Hold::Disabled) => {
-                return Verdict::ready(
-                    "citus_fleet.enabled is off",
-                    "SELECT citus_autoregister(); or set citus_fleet.enabled to on.",
-                );
-            }
-            None => {}
-        }
-        if let Some(failure) = self.seen.failures.get(&endpoint)
-            && failure.retry_at > self.seen.now.monotonic
-        {
-            return Verdict::without_remedy(
-                State::Ready,
-                format!("attempt {} failed and is repeated: {}", failure.attempts, failure.reason),
-            );
+        if let Some(withheld) = self.withheld(Subject::Endpoint(endpoint)) {
+            return withheld;
         }
         if self.seen.now.monotonic.saturating_sub(probe.at) > FRESH {
             self.plan.recheck.push(endpoint);
             return Verdict::without_remedy(State::Ready, "it is checked once more");
         }
-        self.plan.changes.push(Change::Register { nodename, nodeport, endpoint });
+        self.plan.changes.push(Change::Register {
+            nodename,
+            nodeport,
+            endpoint,
+            system_identifier: server.system_identifier,
+        });
         Verdict::without_remedy(State::Ready, "it is being registered")
     }
 
-    /// The name Citus is to know a candidate by: one that leads to this server and to no other, for
-    /// the resolver that Citus uses; else its address.
+    /// Why a change waits: the fleet may not change anything, or the last attempt failed just now.
+    fn withheld(&self, subject: Subject) -> Option<Verdict> {
+        match self.seen.hold {
+            Some(Hold::Paused) => {
+                return Some(Verdict::ready("the fleet is paused", "SELECT fleet.resume();"));
+            }
+            Some(Hold::Disabled) => {
+                return Some(Verdict::ready(
+                    "citus_fleet.enabled is off",
+                    "SELECT citus_autoregister(); or set citus_fleet.enabled to on.",
+                ));
+            }
+            None => {}
+        }
+        let failure = self.seen.failures.get(&subject)?;
+        (failure.retry_at > self.seen.now.monotonic).then(|| {
+            Verdict::without_remedy(
+                State::Ready,
+                format!("attempt {} failed and is repeated: {}", failure.attempts, failure.reason),
+            )
+        })
+    }
+
+    /// What Citus is to know a candidate by: its name, unless this plan gives it to another server
+    /// already, whatever DNS said at one moment; else its address. A name that a row has is kept, and
+    /// is a conflict: the row may lead to this server too.
     fn nodename(&self, candidate: &Candidate) -> String {
+        let is_taken = |name: &str| {
+            self.plan.changes.iter().any(|change| match change {
+                Change::Register { nodename, nodeport, .. } => {
+                    nodename == name && *nodeport == candidate.endpoint.port()
+                }
+                _ => false,
+            })
+        };
+        self.name(candidate)
+            .filter(|name| !is_taken(name))
+            .unwrap_or_else(|| candidate.endpoint.ip().to_string())
+    }
+
+    /// A name that leads to this server and to no other, for the resolver that Citus uses.
+    fn name(&self, candidate: &Candidate) -> Option<String> {
         let endpoint = candidate.endpoint;
         let here = self.server(endpoint);
         let leads_here = |address: &IpAddr| {
@@ -314,13 +357,10 @@ impl<'a> Planner<'a> {
                     _ => false,
                 }
         };
-        self.seen
-            .probes
-            .get(&endpoint)
-            .and_then(|probe| probe.naming.as_ref())
-            .filter(|naming| self.policy.names.allows(&naming.name))
-            .filter(|naming| naming.addresses.iter().all(leads_here))
-            .map_or_else(|| endpoint.ip().to_string(), |naming| naming.name.to_string())
+        let naming = self.seen.probes.get(&endpoint)?.naming.as_ref()?;
+        let is_good =
+            self.policy.names.allows(&naming.name) && naming.addresses.iter().all(leads_here);
+        is_good.then(|| naming.name.to_string())
     }
 }
 
@@ -331,5 +371,5 @@ enum Judgement<'a> {
     Verdict(Verdict),
     /// Not enough is known.
     Undecided(Verdict),
-    Fit(&'a Probe),
+    Fit(&'a Server, &'a Probe),
 }

@@ -1,11 +1,12 @@
 //! Owns the tests of `plan`: what every state, reason and change follows from.
-//! `build` makes observations; `candidates`, `workers` and `holds` are tables of cases; `properties`
-//! compares random fleets (`world`) with a model that is far simpler than the planner.
+//! `build` makes observations; `candidates`, `workers`, `holds`, `moves` and `mistakes` are tables of
+//! cases; `properties` compares random fleets (`world`) with a model that is far simpler than the planner.
 
 mod build;
 mod candidates;
 mod holds;
+mod mistakes;
+mod moves;
 mod properties;
-mod suspected;
 mod workers;
 mod world;

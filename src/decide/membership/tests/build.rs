@@ -4,12 +4,12 @@
 use super::super::plan;
 use crate::decide::model::{
     Action, Candidate, Change, ChangeFailure, CitusFacts, Coordinator, ExtensionState, Hold,
-    Membership, Naming, NodeRow, Now, Observation, Plan, Probe, ProbeFailure, ProbeFailureKind,
-    Server, State, Worker,
+    Identity, Membership, Naming, NodeRow, Now, Observation, Plan, Probe, ProbeFailure,
+    ProbeFailureKind, Server, State, Subject, Worker,
 };
 use crate::decide::names::HostName;
 use crate::decide::networks::{NameSuffixes, Networks};
-use crate::decide::policy::{NodeNames, Policy};
+use crate::decide::policy::{NodeNames, OnAbsent, Policy};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -94,7 +94,7 @@ pub struct Fleet {
     pub node_addresses: BTreeMap<i32, Vec<IpAddr>>,
     pub probes: BTreeMap<SocketAddr, Probe>,
     pub unnamed_since: BTreeMap<i32, Duration>,
-    pub failures: BTreeMap<SocketAddr, ChangeFailure>,
+    pub failures: BTreeMap<Subject, ChangeFailure>,
     pub hold: Option<Hold>,
     pub policy: Policy,
 }
@@ -115,6 +115,7 @@ pub fn fleet() -> Fleet {
                 distributed_tables: vec!["public.docs".into()],
             }),
             paused: false,
+            identities: BTreeMap::new(),
         },
         candidates: Vec::new(),
         node_addresses: BTreeMap::new(),
@@ -131,6 +132,7 @@ pub fn fleet() -> Fleet {
             coordinator_host: None,
             interval: Duration::from_secs(5),
             absent_after: Duration::from_secs(60),
+            on_absent: OnAbsent::Report,
         },
     }
 }
@@ -233,7 +235,14 @@ impl Fleet {
             attempts: 3,
             retry_at,
         };
-        self.failures.insert(at(address), failure);
+        self.failures.insert(Subject::Endpoint(at(address)), failure);
+        self
+    }
+
+    /// Whose server a registered worker is known to be.
+    pub fn known_as(mut self, nodeid: i32, system_identifier: i64) -> Self {
+        let identity = Identity { system_identifier, disabled_by_fleet: false };
+        self.coordinator.identities.insert(nodeid, identity);
         self
     }
 
@@ -309,11 +318,11 @@ impl Plan {
     /// What is to be registered, as (name, address), in the order of the changes.
     pub fn registers(&self) -> Vec<(String, String)> {
         let registered = self.changes.iter().filter_map(|change| match change {
-            Change::Register { nodename, nodeport, endpoint } => {
+            Change::Register { nodename, nodeport, endpoint, .. } => {
                 assert_eq!(*nodeport, endpoint.port());
                 Some((nodename.clone(), endpoint.ip().to_string()))
             }
-            Change::SetCoordinatorHost { .. } => None,
+            _ => None,
         });
         registered.collect()
     }

@@ -111,6 +111,7 @@ fn accepted(world: &World, plan: &Plan) -> Fleet {
                 }
                 fleet = fleet.row(new, &[&endpoint.ip().to_string()]);
             }
+            other => panic!("no identity is recorded, so nothing can be followed: {other}"),
         }
     }
     fleet

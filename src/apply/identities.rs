@@ -1,0 +1,30 @@
+//! Owns `fleet.identities`: who each registered worker is, in the transaction of the change it goes with.
+//! Must not overwrite an identity: a row whose server is another one is never made to fit.
+
+use crate::error::Error;
+use pgrx::prelude::*;
+
+/// Records whose server a node is, once.
+pub fn record(nodeid: i32, system_identifier: i64) -> Result<(), Error> {
+    Ok(Spi::run_with_args(
+        "INSERT INTO fleet.identities (nodeid, system_identifier) VALUES ($1, $2)
+         ON CONFLICT (nodeid) DO NOTHING",
+        &[nodeid.into(), system_identifier.into()],
+    )?)
+}
+
+/// Notes that the fleet, not an operator, has disabled a node, or that it has not any more.
+pub fn set_disabled(nodeid: i32, disabled: bool) -> Result<(), Error> {
+    Ok(Spi::run_with_args(
+        "UPDATE fleet.identities SET disabled_by_fleet = $2 WHERE nodeid OPERATOR(pg_catalog.=) $1",
+        &[nodeid.into(), disabled.into()],
+    )?)
+}
+
+/// Forgets nodes that Citus does not have any more; it never uses a node id twice.
+pub fn forget(nodeid: i32) -> Result<(), Error> {
+    Ok(Spi::run_with_args(
+        "DELETE FROM fleet.identities WHERE nodeid OPERATOR(pg_catalog.=) $1",
+        &[nodeid.into()],
+    )?)
+}

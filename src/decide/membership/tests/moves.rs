@@ -1,0 +1,187 @@
+//! Owns the cases of registered workers whose server is somewhere else: followed, or left alone.
+//! Worker 2 is in group 12, its server is number 2 with the system identifier 7002.
+
+use super::build::*;
+use crate::decide::model::{Action, Change, Hold, Identity, Plan, ProbeFailureKind, Server, State};
+use crate::decide::policy::OnAbsent;
+use std::time::Duration;
+
+fn moves(plan: &Plan) -> Vec<(i32, String)> {
+    let moves = plan.changes.iter().filter_map(|change| match change {
+        Change::UpdateAddress { nodeid, nodename, .. } => Some((*nodeid, nodename.clone())),
+        _ => None,
+    });
+    moves.collect()
+}
+
+/// Worker 2, known by its identity, whose own address refuses connections.
+fn lost() -> Fleet {
+    fleet().row(row(2, "10.0.0.2"), &["10.0.0.2"]).known_as(2, 7002).down("10.0.0.2")
+}
+
+#[test]
+fn a_worker_that_moved_is_followed_with_its_nodeid() {
+    let plan = lost().server("10.0.0.9", member(2, 12)).plan();
+    assert_eq!(moves(&plan), [(2, "10.0.0.9".to_owned())]);
+    assert_eq!(plan.changes.len(), 1);
+    let worker = plan.at("10.0.0.2");
+    worker.is(State::Unreachable, &["10.0.0.9"]);
+    assert_eq!(worker.action, Action::UpdateAddress);
+    assert_eq!(plan.workers.len(), 1, "its new address is not another worker");
+}
+
+#[test]
+fn a_promoted_standby_is_followed_also_while_the_old_primary_runs_as_standby() {
+    let standby = Server { in_recovery: true, started_us: 99, ..member(2, 12) };
+    let plan = fleet()
+        .row(row(2, "10.0.0.2"), &["10.0.0.2"])
+        .known_as(2, 7002)
+        .answer("10.0.0.2", standby)
+        .server("10.0.0.9", member(2, 12))
+        .plan();
+    assert_eq!(moves(&plan), [(2, "10.0.0.9".to_owned())]);
+}
+
+#[test]
+fn nothing_else_is_followed() {
+    let cases: [(&str, Server); 4] = [
+        ("a standby", Server { in_recovery: true, ..member(2, 12) }),
+        ("another identity", member(3, 12)),
+        ("another group", member(2, 13)),
+        ("a server that lost its metadata", server(2)),
+    ];
+    for (what, other) in cases {
+        let plan = lost().server("10.0.0.9", other).plan();
+        assert_eq!(moves(&plan), [], "{what}");
+    }
+    let unknown = fleet()
+        .row(row(2, "10.0.0.2"), &["10.0.0.2"])
+        .down("10.0.0.2")
+        .server("10.0.0.9", member(2, 12));
+    assert_eq!(moves(&unknown.plan()), [], "a worker whose identity was never recorded");
+    let barred = lost().server("8.8.8.8", member(2, 12));
+    assert_eq!(moves(&barred.plan()), [], "an address outside the allowed networks");
+}
+
+#[test]
+fn while_old_and_new_both_answer_nothing_changes() {
+    let twin = Server { started_us: 99, ..member(2, 12) };
+    let both = fleet().worker(2, "10.0.0.2").known_as(2, 7002).server("10.0.0.9", twin);
+    let plan = both.plan();
+    assert_eq!(plan.changes, []);
+    plan.at("w2").is(State::Conflict, &["10.0.0.2", "10.0.0.9"]);
+
+    // The same server at a second address is not a conflict.
+    let plan =
+        fleet().worker(2, "10.0.0.2").known_as(2, 7002).server("10.0.0.9", member(2, 12)).plan();
+    assert_eq!((plan.at("w2").state, plan.changes.len()), (State::Active, 0));
+}
+
+#[test]
+fn old_answers_are_asked_for_again_before_anything_changes() {
+    let twin = Server { started_us: 99, ..member(2, 12) };
+    let restarted = fleet().worker(2, "10.0.0.2").known_as(2, 7002).server("10.0.0.9", twin);
+    let plan = restarted.aged("10.0.0.2", 4.0).plan();
+    assert_eq!(plan.changes, []);
+    assert_eq!(plan.at("w2").state, State::Active);
+    assert!(plan.recheck.contains(&at("10.0.0.2")));
+
+    for stale in ["10.0.0.2", "10.0.0.9"] {
+        let plan = lost().server("10.0.0.9", member(2, 12)).aged(stale, 11.0).plan();
+        assert_eq!(plan.changes, []);
+        assert_eq!(plan.recheck, [at(stale)]);
+    }
+    let unasked = fleet().row(row(2, "10.0.0.2"), &["10.0.0.2"]).known_as(2, 7002);
+    let plan = unasked.server("10.0.0.9", member(2, 12)).plan();
+    assert_eq!((plan.changes.len(), plan.recheck), (0, vec![at("10.0.0.2")]));
+}
+
+#[test]
+fn a_failed_lookup_of_a_workers_name_moves_nothing() {
+    let mut unlocated = lost().server("10.0.0.9", member(2, 12));
+    unlocated.node_addresses.clear();
+    assert_eq!(moves(&unlocated.plan()), []);
+}
+
+#[test]
+fn two_workers_that_exchange_addresses_move_in_one_plan() {
+    let plan = fleet()
+        .row(row(2, "10.0.0.2"), &["10.0.0.2"])
+        .row(row(3, "10.0.0.3"), &["10.0.0.3"])
+        .known_as(2, 7002)
+        .known_as(3, 7003)
+        .server("10.0.0.2", member(3, 13))
+        .server("10.0.0.3", member(2, 12))
+        .plan();
+    assert_eq!(moves(&plan), [(2, "10.0.0.3".to_owned()), (3, "10.0.0.2".to_owned())]);
+    plan.at("10.0.0.2");
+}
+
+#[test]
+fn an_address_that_another_row_keeps_is_not_taken_from_it() {
+    let plan = fleet()
+        .row(row(2, "10.0.0.2"), &["10.0.0.2"])
+        .row(row(3, "10.0.0.3"), &["10.0.0.3"])
+        .known_as(2, 7002)
+        .known_as(3, 7003)
+        .down("10.0.0.2")
+        .server("10.0.0.3", member(2, 12))
+        .plan();
+    assert_eq!(plan.changes, []);
+    plan.at("10.0.0.2").is(State::Conflict, &["10.0.0.3:5432", "node 3"]);
+    plan.at("10.0.0.3").is(State::Conflict, &["7002", "7003"]);
+}
+
+#[test]
+fn a_hold_or_a_failure_is_said_and_waited_for() {
+    let moved = || lost().server("10.0.0.9", member(2, 12));
+    for (hold, fact) in [(Hold::Paused, "paused"), (Hold::Disabled, "enabled")] {
+        let plan = moved().hold(hold).plan();
+        assert_eq!(plan.changes, []);
+        plan.at("10.0.0.2").is(State::Unreachable, &["10.0.0.9", fact]);
+    }
+}
+
+#[test]
+fn an_ip_that_a_stranger_has_taken_is_a_conflict_and_an_empty_one_is_blank() {
+    let at_its_address = |server| {
+        let fleet = fleet().row(row(2, "w2"), &["10.0.0.2"]).known_as(2, 7002);
+        fleet.answer("10.0.0.2", server).plan()
+    };
+    at_its_address(member(5, 15)).at("w2").is(State::Conflict, &["7005", "7002"]);
+    at_its_address(server(5)).at("w2").is(State::Blank, &[]);
+    assert_eq!(at_its_address(server(5)).changes, []);
+}
+
+#[test]
+fn an_absent_worker_is_disabled_only_where_that_is_wanted() {
+    let absent = || lost().unnamed(2, 100);
+    assert_eq!(absent().plan().changes, []);
+    let mut disabling = absent();
+    disabling.policy.on_absent = OnAbsent::Disable;
+    let plan = disabling.plan();
+    assert!(matches!(plan.changes[..], [Change::Disable { nodeid: 2, .. }]), "{:?}", plan.changes);
+    disabling.policy.absent_after = Duration::from_secs(1000);
+    assert_eq!(disabling.plan().changes, [], "it is not absent yet");
+}
+
+#[test]
+fn only_what_the_fleet_disabled_is_reactivated_and_only_when_it_is_well() {
+    let inactive = |disabled_by_fleet, server: Option<Server>| {
+        let mut row = row(2, "w2");
+        row.isactive = false;
+        let mut fleet = fleet().row(row, &["10.0.0.2"]);
+        let identity = Identity { system_identifier: 7002, disabled_by_fleet };
+        fleet.coordinator.identities.insert(2, identity);
+        match server {
+            Some(server) => fleet.answer("10.0.0.2", server).plan().changes,
+            None => fleet.failing("10.0.0.2", ProbeFailureKind::Timeout).plan().changes,
+        }
+    };
+    let well = Some(member(2, 12));
+    assert!(matches!(inactive(true, well.clone())[..], [Change::Reactivate { nodeid: 2, .. }]));
+    assert_eq!(inactive(false, well), [], "an operator has disabled it");
+    assert_eq!(inactive(true, None), []);
+    assert_eq!(inactive(true, Some(server(2))), [], "it is blank");
+    assert_eq!(inactive(true, Some(member(3, 12))), [], "it is another server");
+}
