@@ -86,10 +86,7 @@ impl Crowd {
             .iter()
             .map(|address| {
                 let group = FIRST_GROUP + number(*address);
-                format!(
-                    "({group}, {group}, '{address}', {}, true, true, true)",
-                    self.port
-                )
+                format!("({group}, {group}, '{address}', {}, true, true, true)", self.port)
             })
             .collect();
         coordinator.run(&format!(

@@ -11,9 +11,7 @@ use std::time::Duration;
 
 /// The harness makes the controller hurry; here it has the settings that it is shipped with.
 pub fn at_defaults(workers: usize) -> Plan {
-    Plan::workers(workers)
-        .set("citus_fleet.interval", "5s")
-        .set("citus_fleet.probe_timeout", "3s")
+    Plan::workers(workers).set("citus_fleet.interval", "5s").set("citus_fleet.probe_timeout", "3s")
 }
 
 /// A cluster in which nothing is registered, or even looked at, unless it is asked for: so that one
@@ -31,9 +29,7 @@ pub fn on_request(workers: usize) -> Cluster {
 
 /// One whole pass that changes nothing: afterwards the controller knows what there is to know.
 pub fn settle(cluster: &Cluster) {
-    cluster
-        .coordinator
-        .run("SELECT pg_catalog.citus_autoregister(dry_run => true)");
+    cluster.coordinator.run("SELECT pg_catalog.citus_autoregister(dry_run => true)");
 }
 
 pub fn addresses(workers: &[Server]) -> Vec<IpAddr> {

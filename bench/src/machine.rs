@@ -56,12 +56,7 @@ fn warnings(cores: usize) -> Vec<String> {
         ));
     }
     let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let load: f64 = load
-        .split(' ')
-        .next()
-        .unwrap_or_default()
-        .parse()
-        .unwrap_or(0.0);
+    let load: f64 = load.split(' ').next().unwrap_or_default().parse().unwrap_or(0.0);
     if load > 0.5 * cores as f64 {
         warnings.push(format!(
             "the load average was {load} when the run began: the machine was not quiet"
@@ -72,10 +67,7 @@ fn warnings(cores: usize) -> Vec<String> {
 
 /// The version that CREATE EXTENSION would install.
 fn version_of(extension: &str) -> String {
-    let control = install()
-        .share
-        .join("extension")
-        .join(format!("{extension}.control"));
+    let control = install().share.join("extension").join(format!("{extension}.control"));
     field(&control.to_string_lossy(), "default_version")
         .map(|text| text.trim_matches([' ', '=', '\'']).to_string())
         .unwrap_or_else(|| "not installed".to_string())
@@ -90,7 +82,5 @@ fn field(file: &str, key: &str) -> Option<String> {
 
 fn output(command: &mut Command) -> String {
     let output = command.output().map(|output| output.stdout);
-    String::from_utf8_lossy(&output.unwrap_or_default())
-        .trim()
-        .to_string()
+    String::from_utf8_lossy(&output.unwrap_or_default()).trim().to_string()
 }

@@ -56,11 +56,7 @@ pub fn measure(effort: Effort) -> Vec<Figure> {
         figures.push(if size == most {
             let grows = leads.windows(2).all(|pair| pair[0] < pair[1]);
             figure
-                .goal(
-                    "≥ 5 times as fast, growing with N",
-                    Goal::AtLeast(GOAL),
-                    lead.median(),
-                )
+                .goal("≥ 5 times as fast, growing with N", Goal::AtLeast(GOAL), lead.median())
                 .and(grows)
         } else {
             figure
@@ -74,10 +70,8 @@ type Way = fn(&Cluster, &[Server]) -> f64;
 
 fn with_fleet(cluster: &Cluster, workers: &[Server]) -> f64 {
     cluster.announce(&fleet::addresses(workers));
-    let command = shell::psql(
-        &cluster.coordinator,
-        "SELECT * FROM pg_catalog.citus_autoregister()",
-    );
+    let command =
+        shell::psql(&cluster.coordinator, "SELECT * FROM pg_catalog.citus_autoregister()");
     shell::run(command).1.as_secs_f64() * 1e3
 }
 

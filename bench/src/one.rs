@@ -31,10 +31,7 @@ pub fn measure(effort: Effort) -> Vec<Figure> {
             }
         }
         if let (Some(a), Some(b)) = (ours.last(), by_hand.last()) {
-            say(
-                "one",
-                &format!("round {round} of {rounds}: {a:.1} ms, by hand {b:.1} ms"),
-            );
+            say("one", &format!("round {round} of {rounds}: {a:.1} ms, by hand {b:.1} ms"));
         }
     }
     let ratio = Spread::ratios(&ours, &by_hand);
@@ -64,10 +61,7 @@ fn with_fleet(cluster: &Cluster, session: &mut Session) -> f64 {
 
 fn with_hands(cluster: &Cluster, session: &mut Session) -> f64 {
     let worker = &cluster.workers[0];
-    let add = format!(
-        "SELECT pg_catalog.citus_add_node('{}', {})",
-        worker.address, worker.port
-    );
+    let add = format!("SELECT pg_catalog.citus_add_node('{}', {})", worker.address, worker.port);
     let started = Instant::now();
     fleet::log_in(worker);
     session.run(&add);

@@ -156,13 +156,7 @@ impl Report {
         for warning in &machine.warnings {
             say("all", warning);
         }
-        Report {
-            machine,
-            quick,
-            figures: Vec::new(),
-            skipped: Vec::new(),
-            failed: Vec::new(),
-        }
+        Report { machine, quick, figures: Vec::new(), skipped: Vec::new(), failed: Vec::new() }
     }
 
     pub fn add(&mut self, figure: Figure) {

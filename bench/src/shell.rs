@@ -16,17 +16,7 @@ pub fn missing(name: &str) -> Option<String> {
 /// `psql -c`, through the server's socket.
 pub fn psql(server: &Server, sql: &str) -> Command {
     let mut command = at(server, "psql");
-    command.args([
-        "-X",
-        "-q",
-        "-A",
-        "-t",
-        "-v",
-        "ON_ERROR_STOP=1",
-        "-c",
-        sql,
-        "postgres",
-    ]);
+    command.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", sql, "postgres"]);
     command
 }
 
@@ -55,9 +45,7 @@ pub fn script(server: &Server, text: &str, arguments: &[String]) -> Command {
 #[track_caller]
 pub fn run(mut command: Command) -> (String, Duration) {
     let started = Instant::now();
-    let output = command
-        .output()
-        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let taken = started.elapsed();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(

@@ -42,12 +42,7 @@ impl Spread {
 
     /// The median, and in brackets the least and the most.
     pub fn show(&self, digits: usize) -> String {
-        format!(
-            "{:.digits$} ({:.digits$}–{:.digits$})",
-            self.median(),
-            self.least(),
-            self.most()
-        )
+        format!("{:.digits$} ({:.digits$}–{:.digits$})", self.median(), self.least(), self.most())
     }
 
     /// The median, and in brackets the middle half of the values.

@@ -56,18 +56,11 @@ pub fn measure(effort: Effort) -> Vec<Figure> {
         after_long.push(until_active(&fleet, worker));
         say(
             "start",
-            &format!(
-                "late start {} of {starts}: {:.2} s",
-                number + 1,
-                after_long[number]
-            ),
+            &format!("late start {} of {starts}: {:.2} s", number + 1, after_long[number]),
         );
     }
 
-    let loop_text = format!(
-        "{} s: shell loop, 1 s of sleep",
-        Spread::new(loops.clone()).show(2)
-    );
+    let loop_text = format!("{} s: shell loop, 1 s of sleep", Spread::new(loops.clone()).show(2));
     let figure = |what: String, taken: &[f64]| {
         let spread = Spread::new(taken.to_vec());
         Figure::new(&what)
@@ -92,10 +85,7 @@ pub fn measure(effort: Effort) -> Vec<Figure> {
 
 /// A cluster whose workers are known to nobody and do not run.
 fn stopped(plan: citus_fleet_tests::cluster::Plan) -> Cluster {
-    let cluster = plan
-        .unannounced()
-        .set("track_commit_timestamp", "on")
-        .start();
+    let cluster = plan.unannounced().set("track_commit_timestamp", "on").start();
     cluster.announce(&[]);
     thread::scope(|scope| {
         for worker in &cluster.workers {
@@ -125,11 +115,7 @@ fn until_active(cluster: &Cluster, worker: &Server) -> f64 {
     let before = starts();
     worker.begin_without_waiting();
     until("the worker accepts connections", DEADLINE, || {
-        if starts() > before {
-            Ok(())
-        } else {
-            Err("not yet")
-        }
+        if starts() > before { Ok(()) } else { Err("not yet") }
     });
     let log = worker.log();
     let line = log.lines().rfind(|line| line.contains(ACCEPTS));

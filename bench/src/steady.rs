@@ -39,10 +39,7 @@ pub fn measure(effort: Effort) -> Vec<Figure> {
     let mut idle = Vec::new();
     let alive = quiet();
     idle.push(observe(&alive, "no sources", effort.seconds(15, 5)));
-    cases.push((
-        "one server behind 1,000 addresses",
-        same_server(&alive, span),
-    ));
+    cases.push(("one server behind 1,000 addresses", same_server(&alive, span)));
     // Nobody's changes: the crowd cannot be added by Citus.
     alive.coordinator.set("citus_fleet.enabled", "off");
     let crowd = Crowd::start(&alive.coordinator);
@@ -51,21 +48,13 @@ pub fn measure(effort: Effort) -> Vec<Figure> {
     watch(&alive, &format!("crowd:{}", crowd.port));
     let ready = counts("ready");
     wait_for(&alive, "all are ready", SETTLED, STATES, &ready);
-    cases.push((
-        "1,000 workers, not registered",
-        observe(&alive, "1,000 ready", span),
-    ));
+    cases.push(("1,000 workers, not registered", observe(&alive, "1,000 ready", span)));
     crowd.register(&alive.coordinator, &members);
     alive.coordinator.set("citus_fleet.enabled", "on");
     let active = counts("active");
     wait_for(&alive, "all are active", SETTLED, STATES, &active);
-    cases.push((
-        "1,000 workers, registered",
-        observe(&alive, "1,000 active", span),
-    ));
-    alive
-        .coordinator
-        .run("DELETE FROM pg_catalog.pg_dist_node WHERE groupid >= 1000");
+    cases.push(("1,000 workers, registered", observe(&alive, "1,000 active", span)));
+    alive.coordinator.run("DELETE FROM pg_catalog.pg_dist_node WHERE groupid >= 1000");
     watch(&alive, "");
     idle.push(observe(&alive, "no sources", effort.seconds(15, 5)));
     drop(alive);
@@ -91,9 +80,7 @@ fn quiet() -> Cluster {
         .set("max_wal_size", "1GB")
         .start();
     until("the controller runs", SETTLED, || {
-        cluster
-            .coordinator
-            .try_value("SELECT (fleet.status()->>'last_cycle')::float8 > 0")
+        cluster.coordinator.try_value("SELECT (fleet.status()->>'last_cycle')::float8 > 0")
     });
     cluster
 }
@@ -124,28 +111,14 @@ fn same_server(cluster: &Cluster, span: Duration) -> Window {
     let worker = Server::start(spec);
     cluster.dns.addresses("same", &addresses(SAME, CANDIDATES));
     watch(cluster, &format!("same:{}", worker.port));
-    wait_for(
-        cluster,
-        "it is active once",
-        SETTLED,
-        STATES,
-        "{\"active\": 1}",
-    );
+    wait_for(cluster, "it is active once", SETTLED, STATES, "{\"active\": 1}");
     // All thousand log in at once; those that were turned away try again soon.
-    let errors = || {
-        cluster
-            .coordinator
-            .value("SELECT fleet.status()->>'probe_errors'")
-    };
+    let errors = || cluster.coordinator.value("SELECT fleet.status()->>'probe_errors'");
     let mut before = errors();
     until("no login fails any more", SETTLED, || {
         thread::sleep(Duration::from_secs(6));
         let now = errors();
-        if now == std::mem::replace(&mut before, now.clone()) {
-            Ok(())
-        } else {
-            Err(now)
-        }
+        if now == std::mem::replace(&mut before, now.clone()) { Ok(()) } else { Err(now) }
     });
     let window = observe(cluster, "1,000 addresses of one server", span);
     watch(cluster, "");
@@ -170,10 +143,7 @@ fn figures(cases: &[(&str, Window)], idle: &[Window], early_cpu: Figure) -> Vec<
             Figure::new(&format!("CPU: {what}"))
                 .ours(format!("{} % of a core", window.cpu.show(2)))
                 .baseline(format!("{} %: no sources", idle_cpu.show(2)))
-                .difference(format!(
-                    "+{:.2} points",
-                    window.mean_cpu - idle_cpu.median()
-                ))
+                .difference(format!("+{:.2} points", window.mean_cpu - idle_cpu.median()))
                 .goal("< 1 %", Goal::AtMost(1.0), window.mean_cpu)
                 .samples("percent", window.cpu.values())
                 .samples("baseline_percent", idle_cpu.values())
@@ -191,10 +161,7 @@ fn figures(cases: &[(&str, Window)], idle: &[Window], early_cpu: Figure) -> Vec<
             let most = Spread::new(ours.clone()).most();
             figures.push(
                 Figure::new(what)
-                    .ours(format!(
-                        "{most:.digits$} {unit}, the worst of {}",
-                        ours.len()
-                    ))
+                    .ours(format!("{most:.digits$} {unit}, the worst of {}", ours.len()))
                     .baseline(format!(
                         "{:.digits$} {unit}: no sources",
                         Spread::new(baseline.clone()).most()
@@ -204,26 +171,8 @@ fn figures(cases: &[(&str, Window)], idle: &[Window], early_cpu: Figure) -> Vec<
                     .samples("baseline", &baseline),
             );
         };
-    worst(
-        "WAL written in the window",
-        "bytes",
-        0,
-        ("none", 0.0),
-        |w| w.wal,
-    );
-    worst(
-        "Memory grown in 100 cycles",
-        "KiB",
-        0,
-        ("flat: ≤ 64 KiB", 64.0),
-        |w| w.growth,
-    );
-    worst(
-        "Longest transaction seen",
-        "ms",
-        1,
-        ("< 50 ms", 50.0),
-        |w| w.longest,
-    );
+    worst("WAL written in the window", "bytes", 0, ("none", 0.0), |w| w.wal);
+    worst("Memory grown in 100 cycles", "KiB", 0, ("flat: ≤ 64 KiB", 64.0), |w| w.growth);
+    worst("Longest transaction seen", "ms", 1, ("< 50 ms", 50.0), |w| w.longest);
     figures
 }

@@ -29,11 +29,7 @@ fn compare(cluster: &Cluster, name: &str, option: &str, pairs: usize, seconds: u
     transactions_per_second(cluster, option, 1);
     for pair in 0..pairs {
         // On, off, off, on: a drift of the machine hits both.
-        let order = if pair % 2 == 0 {
-            [true, false]
-        } else {
-            [false, true]
-        };
+        let order = if pair % 2 == 0 { [true, false] } else { [false, true] };
         for is_on in order {
             switch(cluster, is_on);
             let tps = transactions_per_second(cluster, option, seconds);
@@ -52,10 +48,7 @@ fn compare(cluster: &Cluster, name: &str, option: &str, pairs: usize, seconds: u
     let ratio = Spread::ratios(&on, &off);
     Figure::new(&format!("pgbench {name}, 4 workers"))
         .ours(format!("{} tps", Spread::new(on.clone()).show_middle(0)))
-        .baseline(format!(
-            "{} tps: controller asleep",
-            Spread::new(off.clone()).show_middle(0)
-        ))
+        .baseline(format!("{} tps: controller asleep", Spread::new(off.clone()).show_middle(0)))
         .middle_ratio(&ratio)
         .goal("≥ 0.99", Goal::AtLeast(GOAL), ratio.median())
         .samples("on_tps", &on)
@@ -66,22 +59,14 @@ fn compare(cluster: &Cluster, name: &str, option: &str, pairs: usize, seconds: u
 fn switch(cluster: &Cluster, is_on: bool) {
     let source = format!("worker:{}", cluster.coordinator.port);
     let settings = if is_on {
-        [
-            ("workers", source.as_str()),
-            ("enabled", "on"),
-            ("interval", "5s"),
-        ]
+        [("workers", source.as_str()), ("enabled", "on"), ("interval", "5s")]
     } else {
         [("workers", ""), ("enabled", "off"), ("interval", "1h")]
     };
-    let named: Vec<(String, &str)> = settings
-        .into_iter()
-        .map(|(name, value)| (format!("citus_fleet.{name}"), value))
-        .collect();
-    let named: Vec<(&str, &str)> = named
-        .iter()
-        .map(|(name, value)| (name.as_str(), *value))
-        .collect();
+    let named: Vec<(String, &str)> =
+        settings.into_iter().map(|(name, value)| (format!("citus_fleet.{name}"), value)).collect();
+    let named: Vec<(&str, &str)> =
+        named.iter().map(|(name, value)| (name.as_str(), *value)).collect();
     cluster.coordinator.set_all(&named);
     // The cycle that the reload has woken is not part of either side.
     std::thread::sleep(Duration::from_millis(500));
@@ -90,17 +75,7 @@ fn switch(cluster: &Cluster, is_on: bool) {
 fn transactions_per_second(cluster: &Cluster, option: &str, seconds: u64) -> f64 {
     let mut command = shell::at(&cluster.coordinator, "pgbench");
     command.args(option.split(' '));
-    command.args([
-        "-M",
-        "prepared",
-        "-c",
-        "4",
-        "-j",
-        "2",
-        "-T",
-        &seconds.to_string(),
-        "postgres",
-    ]);
+    command.args(["-M", "prepared", "-c", "4", "-j", "2", "-T", &seconds.to_string(), "postgres"]);
     let (text, _) = shell::run(command);
     text.lines()
         .find_map(|line| line.strip_prefix("tps = "))

@@ -275,20 +275,40 @@ impl Dns {
         let mut failure = None;
         for full in self.full_names(name)? {
             match self.resolver.lookup(full.clone(), kind).await {
-                Ok(lookup) => {
-                    let answers = lookup.answers();
-                    if answers.iter().any(|record| record.record_type() == kind) {
-                        return Ok(Some((answers.to_vec(), lookup.additionals().to_vec())));
-                    }
-                    if is_alias_loop(full, answers) {
-                        failure =
-                            Some((DnsFailure::Malformed, "its CNAME records form a loop".into()));
+                Ok(lookup) if lookup.answers().iter().any(|r| r.record_type() == kind) => {
+                    let records = (lookup.answers().to_vec(), lookup.additionals().to_vec());
+                    return Ok(Some(records));
+                }
+                Ok(_) => {}
+                // The resolver gives up on a loop of aliases as if there were no such record.
+                Err(error) if kind == RecordType::A && is_nodata(&error) => {
+                    if self.is_alias_loop(full).await {
+                        let why = "its CNAME records form a loop".to_owned();
+                        failure = Some((DnsFailure::Malformed, why));
                     }
                 }
                 Err(error) => failure = classify(&error).or(failure),
             }
         }
         failure.map_or(Ok(None), Err)
+    }
+
+    /// Whether following the CNAME records from `name` comes back to where it has been.
+    async fn is_alias_loop(&self, name: Name) -> bool {
+        let mut seen = BTreeSet::from([name.to_lowercase()]);
+        let mut at = name;
+        while let Ok(lookup) = self.resolver.lookup(at.clone(), RecordType::CNAME).await {
+            let alias = lookup.answers().iter().find_map(|record| match &record.data {
+                RData::CNAME(alias) if record.name == at => Some(alias.0.clone()),
+                _ => None,
+            });
+            match alias {
+                None => return false,
+                Some(alias) if !seen.insert(alias.to_lowercase()) => return true,
+                Some(alias) => at = alias,
+            }
+        }
+        false
     }
 
     /// A name with the search list applied: fully qualified names in the order to try them.
@@ -313,21 +333,9 @@ impl Dns {
     }
 }
 
-/// Whether following the CNAME records from `name` comes back to where it has been.
-fn is_alias_loop(name: Name, answers: &[Record]) -> bool {
-    let mut seen = BTreeSet::from([name.to_lowercase()]);
-    let mut at = name;
-    loop {
-        let alias = answers.iter().find_map(|record| match &record.data {
-            RData::CNAME(alias) if record.name == at => Some(alias.0.clone()),
-            _ => None,
-        });
-        match alias {
-            None => return false,
-            Some(alias) if !seen.insert(alias.to_lowercase()) => return true,
-            Some(alias) => at = alias,
-        }
-    }
+/// Whether the name exists, but has no record of the type that was asked for.
+fn is_nodata(error: &NetError) -> bool {
+    matches!(error, NetError::Dns(DnsError::NoRecordsFound(none)) if none.response_code == ResponseCode::NoError)
 }
 
 /// What a failed lookup means; nothing for NXDOMAIN and NODATA, which are answers.

@@ -85,8 +85,7 @@ impl Plan {
     }
 
     pub fn worker_set(mut self, name: &str, value: &str) -> Plan {
-        self.worker_settings
-            .push((name.to_string(), value.to_string()));
+        self.worker_settings.push((name.to_string(), value.to_string()));
         self
     }
 
@@ -110,9 +109,7 @@ impl Plan {
                 .set("citus_fleet.probe_timeout", "1s");
         }
         coordinator.settings.extend(self.settings.iter().cloned());
-        coordinator
-            .environment
-            .extend(self.environment.iter().cloned());
+        coordinator.environment.extend(self.environment.iter().cloned());
         let mut specs = vec![coordinator];
         for number in 1..=self.workers {
             specs.push(self.worker_spec(&format!("worker-{number}"), subnet.address()));
@@ -130,9 +127,9 @@ impl Plan {
                 false => "localhost".to_string(),
             };
             let port = cluster.coordinator.port;
-            cluster.coordinator.run(&format!(
-                "SELECT pg_catalog.citus_set_coordinator_host('{host}', {port})"
-            ));
+            cluster
+                .coordinator
+                .run(&format!("SELECT pg_catalog.citus_set_coordinator_host('{host}', {port})"));
         }
         if self.announce {
             cluster.announce_all();

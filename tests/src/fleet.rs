@@ -40,52 +40,35 @@ impl Cluster {
     #[track_caller]
     pub fn wait_for_cycles(&self, rounds: u64) {
         let cycles = || -> Result<u64, String> {
-            let count = self
-                .coordinator
-                .try_value("SELECT fleet.status()->>'cycles'")?;
+            let count = self.coordinator.try_value("SELECT fleet.status()->>'cycles'")?;
             count.parse().map_err(|_| format!("cycles = {count:?}"))
         };
         let before = until("the controller counts its cycles", SOON, cycles);
         // The cycle that runs now has begun too early to count.
         let wanted = before + rounds + 1;
-        until(
-            &format!("{rounds} cycles have passed"),
-            Duration::from_secs(60),
-            || {
-                let now = cycles()?;
-                if now >= wanted {
-                    Ok(())
-                } else {
-                    Err(format!("{now} of {wanted}"))
-                }
-            },
-        );
+        until(&format!("{rounds} cycles have passed"), Duration::from_secs(60), || {
+            let now = cycles()?;
+            if now >= wanted { Ok(()) } else { Err(format!("{now} of {wanted}")) }
+        });
     }
 }
 
 pub fn worker_at(coordinator: &Server, address: IpAddr) -> Result<Row, String> {
     let everything = "SELECT * FROM fleet.workers";
     let mut rows = coordinator
-        .try_rows(&format!(
-            "{everything} WHERE host(address::text::inet) = '{address}'"
-        ))
+        .try_rows(&format!("{everything} WHERE host(address::text::inet) = '{address}'"))
         .map_err(|error| error.to_string())?;
     match rows.len() {
         1 => Ok(rows.remove(0)),
         0 => {
-            let others = coordinator
-                .try_rows(everything)
-                .map_err(|error| error.to_string())?;
+            let others = coordinator.try_rows(everything).map_err(|error| error.to_string())?;
             let others: Vec<String> = others
                 .iter()
                 .map(|row| format!("{} {} ({})", &row["address"], &row["state"], &row["reason"]))
                 .collect();
             Err(format!("{address} is not in fleet.workers, but {others:?}"))
         }
-        _ => Err(format!(
-            "{address} is in fleet.workers {} times: {rows:?}",
-            rows.len()
-        )),
+        _ => Err(format!("{address} is in fleet.workers {} times: {rows:?}", rows.len())),
     }
 }
 
@@ -93,11 +76,7 @@ pub fn worker_at(coordinator: &Server, address: IpAddr) -> Result<Row, String> {
 pub fn wait_for_state(coordinator: &Server, address: IpAddr, state: &str) -> Row {
     until(&format!("{address} is {state}"), SOON, || {
         let row = worker_at(coordinator, address)?;
-        if &row["state"] == state {
-            Ok(row)
-        } else {
-            Err(format!("{row:?}"))
-        }
+        if &row["state"] == state { Ok(row) } else { Err(format!("{row:?}")) }
     })
 }
 

@@ -51,10 +51,7 @@ impl Install {
 
     /// Whether an extension's control file and library are both there.
     pub fn has_extension(&self, name: &str) -> bool {
-        self.share
-            .join("extension")
-            .join(format!("{name}.control"))
-            .exists()
+        self.share.join("extension").join(format!("{name}.control")).exists()
             && self.library.join(format!("{name}.so")).exists()
     }
 }

@@ -19,10 +19,7 @@ impl Need {
     pub fn missing(self) -> Option<String> {
         let extension = |name: &str| {
             (!install().has_extension(name)).then(|| {
-                format!(
-                    "the extension {name} is not installed for PostgreSQL {}",
-                    install().major
-                )
+                format!("the extension {name} is not installed for PostgreSQL {}", install().major)
             })
         };
         match self {

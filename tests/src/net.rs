@@ -54,11 +54,7 @@ impl Stranger {
                 });
             }
         });
-        Stranger {
-            address,
-            accepted,
-            stopped,
-        }
+        Stranger { address, accepted, stopped }
     }
 
     /// How many connections came so far.
@@ -177,16 +173,9 @@ impl BlackHole {
         let mut fillers = Vec::new();
         while let Ok(stream) = TcpStream::connect_timeout(&address, patience) {
             fillers.push(stream);
-            assert!(
-                fillers.len() < 64,
-                "the queue of {address} does not fill up"
-            );
+            assert!(fillers.len() < 64, "the queue of {address} does not fill up");
         }
-        BlackHole {
-            address,
-            _listener: listener,
-            _fillers: fillers,
-        }
+        BlackHole { address, _listener: listener, _fillers: fillers }
     }
 }
 
@@ -196,11 +185,7 @@ impl BlackHole {
         let IpAddr::V4(ip) = self.address.ip() else {
             return false;
         };
-        let remote = format!(
-            "{:08X}:{:04X}",
-            u32::from_ne_bytes(ip.octets()),
-            self.address.port()
-        );
+        let remote = format!("{:08X}:{:04X}", u32::from_ne_bytes(ip.octets()), self.address.port());
         let table = std::fs::read_to_string("/proc/net/tcp").unwrap_or_default();
         table.lines().any(|line| {
             let mut fields = line.split_whitespace().skip(2);
@@ -242,19 +227,15 @@ mod tests {
     fn a_silent_stranger_accepts_and_says_nothing() {
         let stranger = Stranger::start(Subnet::new().address(), port(), Manner::Silent);
         let mut stream = TcpStream::connect(stranger.address).unwrap();
-        stream
-            .set_read_timeout(Some(Duration::from_millis(150)))
-            .unwrap();
+        stream.set_read_timeout(Some(Duration::from_millis(150))).unwrap();
         stream.write_all(b"hello").unwrap();
         let error = stream.read(&mut [0; 1]).unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
-        crate::until(
-            "the connection is counted",
-            Duration::from_secs(1),
-            || match stranger.accepted() {
+        crate::until("the connection is counted", Duration::from_secs(1), || {
+            match stranger.accepted() {
                 1 => Ok(()),
                 n => Err(n),
-            },
-        );
+            }
+        });
     }
 }

@@ -31,10 +31,7 @@ pub fn account() -> Option<Account> {
             let name = CString::new(name).ok()?;
             // SAFETY: `name` is NUL-terminated; the entry is copied before the next call.
             let entry = unsafe { libc::getpwnam(name.as_ptr()).as_ref() }?;
-            Some(Account {
-                uid: entry.pw_uid,
-                gid: entry.pw_gid,
-            })
+            Some(Account { uid: entry.pw_uid, gid: entry.pw_gid })
         })
     })
 }
@@ -75,9 +72,7 @@ fn sweep() {
     };
     for entry in entries.flatten() {
         let name = entry.file_name();
-        let pid = name
-            .to_str()
-            .and_then(|name| name.strip_prefix(PREFIX)?.parse::<u32>().ok());
+        let pid = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.parse::<u32>().ok());
         if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
             let _ = fs::remove_dir_all(entry.path());
         }
@@ -168,9 +163,7 @@ pub fn current_test() -> Option<String> {
 }
 
 fn logs_of(test: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("logs")
-        .join(test.replace("::", "/"))
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("logs").join(test.replace("::", "/"))
 }
 
 /// Keeps a file of a failing test.

@@ -62,21 +62,9 @@ impl Authority {
     fn make(&self, name: &str, subject: &str, more: &[&str]) {
         let mut openssl = Command::new("openssl");
         openssl.current_dir(&self.directory);
-        openssl.args([
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:prime256v1",
-        ]);
+        openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]);
         openssl.args(["-nodes", "-days", "2", "-subj", subject]);
-        openssl.args([
-            "-keyout",
-            &format!("{name}.key"),
-            "-out",
-            &format!("{name}.crt"),
-        ]);
+        openssl.args(["-keyout", &format!("{name}.key"), "-out", &format!("{name}.crt")]);
         openssl.args(more);
         run_program(openssl);
     }

@@ -32,10 +32,7 @@ pub fn within<T>(what: &str, limit: Duration, action: impl FnOnce() -> T) -> (T,
     let started = Instant::now();
     let value = action();
     let taken = started.elapsed();
-    assert!(
-        taken <= limit,
-        "{what}: took {taken:?}, more than {limit:?}"
-    );
+    assert!(taken <= limit, "{what}: took {taken:?}, more than {limit:?}");
     (value, taken)
 }
 

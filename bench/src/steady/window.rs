@@ -91,25 +91,14 @@ fn written(cluster: &Cluster, from: &str, to: &str) -> f64 {
         return 0.0;
     }
     let mut dump = program("pg_waldump");
-    dump.arg("-p")
-        .arg(cluster.coordinator.data().join("pg_wal"));
+    dump.arg("-p").arg(cluster.coordinator.data().join("pg_wal"));
     dump.args(["-s", from, "-e", to]);
     let (records, _) = shell::run(dump);
     let lengths = records
         .lines()
         .filter(|record| !record.contains("RUNNING_XACTS"))
-        .filter_map(|record| {
-            record
-                .split("tot): ")
-                .nth(1)?
-                .split(',')
-                .next()?
-                .split('/')
-                .nth(1)
-        });
-    lengths
-        .filter_map(|total| total.trim().parse::<f64>().ok())
-        .sum()
+        .filter_map(|record| record.split("tot): ").nth(1)?.split(',').next()?.split('/').nth(1));
+    lengths.filter_map(|total| total.trim().parse::<f64>().ok()).sum()
 }
 
 /// Asks as often as it can how long the controller's transaction has lasted, if it is in one.

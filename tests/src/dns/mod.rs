@@ -51,10 +51,7 @@ impl Dns {
         // Docker's TTL, which must hide nothing.
         let mut zone = Zone::default();
         zone.ttl = 600;
-        let shared = Arc::new(Shared {
-            zone: Mutex::new(zone),
-            stopped: AtomicBool::new(false),
-        });
+        let shared = Arc::new(Shared { zone: Mutex::new(zone), stopped: AtomicBool::new(false) });
         let state = shared.clone();
         thread::spawn(move || serve_udp(udp, &state));
         let state = shared.clone();
@@ -110,9 +107,7 @@ impl Dns {
     #[track_caller]
     pub fn behave_for_type(&self, name: &str, kind: &str, behaviour: Behaviour) {
         let kind = kind.parse().expect("a record type");
-        self.shared
-            .zone()
-            .set_behaviour(name, Some(kind), behaviour);
+        self.shared.zone().set_behaviour(name, Some(kind), behaviour);
     }
 
     /// How many queries came so far, over UDP and TCP.

@@ -21,10 +21,7 @@ pub struct Replies {
 
 impl Replies {
     fn one(message: &Message) -> Replies {
-        Replies {
-            packets: vec![encode(message)],
-            delay: Duration::ZERO,
-        }
+        Replies { packets: vec![encode(message)], delay: Duration::ZERO }
     }
 }
 
@@ -56,24 +53,17 @@ pub fn to(query: &[u8], transport: Transport, zone: &mut Zone) -> Replies {
             let mut packet = query.metadata.id.to_be_bytes().to_vec();
             // A response that claims a thousand answers, and a name that points at itself.
             packet.extend_from_slice(&[0x81, 0x80, 0, 1, 3, 0xe8, 0, 0, 0, 0, 0xc0, 0x0c, 0xff]);
-            Replies {
-                packets: vec![packet],
-                delay: Duration::ZERO,
-            }
+            Replies { packets: vec![packet], delay: Duration::ZERO }
         }
         Behaviour::WrongId => {
             let mut replies = answer(&query, &asked, transport, zone);
-            replies
-                .packets
-                .iter_mut()
-                .for_each(|packet| forge_id(packet));
+            replies.packets.iter_mut().for_each(|packet| forge_id(packet));
             replies
         }
         Behaviour::ForgedFirst => {
             let mut replies = answer(&query, &asked, transport, zone);
-            let mut forged = with_code(&query, &asked, ResponseCode::NXDomain)
-                .to_vec()
-                .unwrap_or_default();
+            let mut forged =
+                with_code(&query, &asked, ResponseCode::NXDomain).to_vec().unwrap_or_default();
             forge_id(&mut forged);
             replies.packets.insert(0, forged);
             replies
@@ -87,10 +77,7 @@ pub fn to(query: &[u8], transport: Transport, zone: &mut Zone) -> Replies {
             }
             Replies::one(&message)
         }
-        Behaviour::Delay(delay) => Replies {
-            delay,
-            ..answer(&query, &asked, transport, zone)
-        },
+        Behaviour::Delay(delay) => Replies { delay, ..answer(&query, &asked, transport, zone) },
     }
 }
 
@@ -124,11 +111,7 @@ fn answer(query: &Message, asked: &Query, transport: Transport, zone: &Zone) -> 
     let found = zone.answer(&asked.name, asked.query_type);
     if found.is_empty() {
         let exists = zone.exists(&asked.name);
-        let code = if exists {
-            ResponseCode::NoError
-        } else {
-            ResponseCode::NXDomain
-        };
+        let code = if exists { ResponseCode::NoError } else { ResponseCode::NXDomain };
         return Replies::one(&with_code(query, asked, code));
     }
     let mut message = empty(query, asked);
@@ -142,10 +125,7 @@ fn answer(query: &Message, asked: &Query, transport: Transport, zone: &Zone) -> 
         Transport::Tcp => usize::from(u16::MAX),
     };
     if packet.len() <= limit {
-        return Replies {
-            packets: vec![packet],
-            delay: Duration::ZERO,
-        };
+        return Replies { packets: vec![packet], delay: Duration::ZERO };
     }
     let mut truncated = empty(query, asked);
     truncated.metadata.truncation = true;

@@ -20,12 +20,8 @@ fn raw_name_query(name: &str) -> Message {
 
 fn ask_udp(dns: &Dns, message: &Message) -> Option<Vec<u8>> {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    socket
-        .set_read_timeout(Some(Duration::from_millis(300)))
-        .unwrap();
-    socket
-        .send_to(&message.to_vec().unwrap(), dns.address())
-        .unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    socket.send_to(&message.to_vec().unwrap(), dns.address()).unwrap();
     let mut buffer = vec![0; 65536];
     let (length, _) = socket.recv_from(&mut buffer).ok()?;
     buffer.truncate(length);
@@ -35,9 +31,7 @@ fn ask_udp(dns: &Dns, message: &Message) -> Option<Vec<u8>> {
 fn ask_tcp(dns: &Dns, message: &Message) -> Message {
     let mut stream = TcpStream::connect(dns.address()).unwrap();
     let packet = message.to_vec().unwrap();
-    stream
-        .write_all(&(packet.len() as u16).to_be_bytes())
-        .unwrap();
+    stream.write_all(&(packet.len() as u16).to_be_bytes()).unwrap();
     stream.write_all(&packet).unwrap();
     let mut length = [0; 2];
     stream.read_exact(&mut length).unwrap();
@@ -63,23 +57,12 @@ fn records_are_served_and_change_at_once() {
     assert_eq!(reply.answers.len(), 1);
     assert_eq!(reply.answers[0].data.ip_addr(), Some(one));
     assert_eq!(reply.answers[0].ttl, 600);
-    assert_eq!(
-        udp(&dns, "worker.", RecordType::AAAA).answers[0]
-            .data
-            .ip_addr(),
-        Some(two)
-    );
+    assert_eq!(udp(&dns, "worker.", RecordType::AAAA).answers[0].data.ip_addr(), Some(two));
 
     let nodata = udp(&dns, "worker.", RecordType::SRV);
-    assert_eq!(
-        (nodata.metadata.response_code, nodata.answers.len()),
-        (ResponseCode::NoError, 0)
-    );
+    assert_eq!((nodata.metadata.response_code, nodata.answers.len()), (ResponseCode::NoError, 0));
     dns.forget("worker");
-    assert_eq!(
-        udp(&dns, "worker.", RecordType::A).metadata.response_code,
-        ResponseCode::NXDomain
-    );
+    assert_eq!(udp(&dns, "worker.", RecordType::A).metadata.response_code, ResponseCode::NXDomain);
     assert_eq!((dns.queries(), dns.queries_for("worker")), (4, 4));
 }
 
@@ -88,13 +71,8 @@ fn services_pointers_and_aliases_are_served() {
     let dns = dns();
     dns.services("_pg._tcp.x", &[(5433, "w1.x"), (5434, "bad,name='.x")]);
     let reply = udp(&dns, "_pg._tcp.x.", RecordType::SRV);
-    let RData::SRV(first) = &reply.answers[0].data else {
-        panic!("{reply:?}")
-    };
-    assert_eq!(
-        (first.port, first.target.to_ascii().as_str()),
-        (5433, "w1.x.")
-    );
+    let RData::SRV(first) = &reply.answers[0].data else { panic!("{reply:?}") };
+    assert_eq!((first.port, first.target.to_ascii().as_str()), (5433, "w1.x."));
     assert_eq!(reply.answers.len(), 2);
 
     let odd = raw_name_query("bad,name='.x");
@@ -125,10 +103,7 @@ fn bad_manners_are_as_scripted() {
     ] {
         dns.behave(behaviour);
         let reply = udp(&dns, "worker.", RecordType::A);
-        assert_eq!(
-            (reply.metadata.response_code, reply.answers.len()),
-            (code, 0)
-        );
+        assert_eq!((reply.metadata.response_code, reply.answers.len()), (code, 0));
     }
     let raw = |behaviour| {
         dns.behave(behaviour);
@@ -162,9 +137,8 @@ fn bad_manners_are_as_scripted() {
 #[test]
 fn as_many_records_as_a_message_holds_come_over_tcp() {
     let dns = dns();
-    let many: Vec<IpAddr> = (0..MOST as u32)
-        .map(|n| Ipv4Addr::from(0x7f64_0000 + n).into())
-        .collect();
+    let many: Vec<IpAddr> =
+        (0..MOST as u32).map(|n| Ipv4Addr::from(0x7f64_0000 + n).into()).collect();
     dns.addresses("many", &many);
     let mut asked = query("many.", RecordType::A);
     asked.set_edns(Edns::new().set_max_payload(1232).clone());

@@ -94,11 +94,7 @@ impl Zone {
             .iter()
             .map(|(port, target)| {
                 // "." is how a service says that it does not exist.
-                let target = if *target == "." {
-                    Name::root()
-                } else {
-                    raw_name(target)
-                };
+                let target = if *target == "." { Name::root() } else { raw_name(target) };
                 RData::SRV(SRV::new(0, 0, *port, target))
             })
             .collect();
@@ -106,19 +102,12 @@ impl Zone {
     }
 
     pub fn set_pointers(&mut self, address: IpAddr, names: &[&str]) {
-        let records = names
-            .iter()
-            .map(|name| RData::PTR(PTR(raw_name(name))))
-            .collect();
+        let records = names.iter().map(|name| RData::PTR(PTR(raw_name(name)))).collect();
         self.put(&Name::from(address).to_ascii(), RecordType::PTR, records);
     }
 
     pub fn set_alias(&mut self, name: &str, target: &str) {
-        self.put(
-            name,
-            RecordType::CNAME,
-            vec![RData::CNAME(CNAME(raw_name(target)))],
-        );
+        self.put(name, RecordType::CNAME, vec![RData::CNAME(CNAME(raw_name(target)))]);
     }
 
     pub fn forget(&mut self, name: &str) {
@@ -135,9 +124,7 @@ impl Zone {
     pub fn behaviour_for(&self, name: &Name, kind: RecordType) -> Behaviour {
         let name = key(name);
         let scripted = |kind| self.behaviours.get(&(name.clone(), kind)).copied();
-        scripted(Some(kind))
-            .or_else(|| scripted(None))
-            .unwrap_or(self.behaviour)
+        scripted(Some(kind)).or_else(|| scripted(None)).unwrap_or(self.behaviour)
     }
 
     pub fn count(&mut self, name: &Name) {
@@ -166,11 +153,7 @@ impl Zone {
                 answer.extend(records.iter().map(|data| (at.clone(), data.clone())));
                 break;
             }
-            match self
-                .records
-                .get(&(here, RecordType::CNAME))
-                .and_then(|found| found.first())
-            {
+            match self.records.get(&(here, RecordType::CNAME)).and_then(|found| found.first()) {
                 Some(RData::CNAME(CNAME(target))) => {
                     answer.push((at, RData::CNAME(CNAME(target.clone()))));
                     at = target.clone();

@@ -25,8 +25,7 @@ impl Server {
     /// ALTER SYSTEM alone: for values that should be refused.
     pub fn try_alter_system(&self, name: &str, value: &str) -> Result<(), SqlError> {
         let value = value.replace('\'', "''");
-        self.try_rows(&format!("ALTER SYSTEM SET {name} = '{value}'"))
-            .map(drop)
+        self.try_rows(&format!("ALTER SYSTEM SET {name} = '{value}'")).map(drop)
     }
 
     #[track_caller]
@@ -45,19 +44,12 @@ impl Server {
 
     #[track_caller]
     pub fn reload(&self) {
-        let loaded = || {
-            self.session()
-                .value("SELECT pg_catalog.pg_conf_load_time()")
-        };
+        let loaded = || self.session().value("SELECT pg_catalog.pg_conf_load_time()");
         let before = loaded();
         self.run("SELECT pg_catalog.pg_reload_conf()");
-        until(
-            "the configuration is loaded again",
-            Duration::from_secs(10),
-            || {
-                let now = loaded();
-                if now == before { Err(now) } else { Ok(()) }
-            },
-        );
+        until("the configuration is loaded again", Duration::from_secs(10), || {
+            let now = loaded();
+            if now == before { Err(now) } else { Ok(()) }
+        });
     }
 }

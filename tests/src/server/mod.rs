@@ -63,10 +63,7 @@ impl Server {
                     })
                 })
                 .collect();
-            started
-                .into_iter()
-                .map(|server| server.join().expect("the server starts"))
-                .collect()
+            started.into_iter().map(|server| server.join().expect("the server starts")).collect()
         })
     }
 
@@ -86,15 +83,9 @@ impl Server {
     fn copy_of(original: &Server, spec: Spec, options: &[&str]) -> Server {
         let server = Server::prepare(spec);
         let mut backup = program("pg_basebackup");
-        backup
-            .arg("-D")
-            .arg(server.data())
-            .arg("-h")
-            .arg(&original.directory);
+        backup.arg("-D").arg(server.data()).arg("-h").arg(&original.directory);
         backup.args(["-p", &original.port.to_string(), "-U", "postgres"]);
-        backup
-            .args(["--checkpoint=fast", "--wal-method=stream", "--no-sync"])
-            .args(options);
+        backup.args(["--checkpoint=fast", "--wal-method=stream", "--no-sync"]).args(options);
         run_program(backup);
         server.begin();
         server
@@ -119,10 +110,7 @@ impl Server {
     pub fn begin(&self) {
         self.begin_without_waiting();
         let mut postmaster = lock(&self.postmaster);
-        postmaster
-            .as_mut()
-            .expect("a postmaster")
-            .wait_until_ready();
+        postmaster.as_mut().expect("a postmaster").wait_until_ready();
     }
 
     pub fn begin_without_waiting(&self) {
@@ -178,22 +166,18 @@ impl Server {
     /// The postmaster's process id.
     #[track_caller]
     pub fn pid(&self) -> u32 {
-        lock(&self.postmaster)
-            .as_ref()
-            .expect("the server runs")
-            .pid()
+        lock(&self.postmaster).as_ref().expect("the server runs").pid()
     }
 
     /// Ends recovery and waits until the server writes.
     #[track_caller]
     pub fn promote(&self) {
         self.run("SELECT pg_catalog.pg_promote()");
-        crate::until("the standby writes", Duration::from_secs(20), || match self
-            .value("SELECT pg_catalog.pg_is_in_recovery()")
-            .as_str()
-        {
-            "f" => Ok(()),
-            _ => Err("still in recovery"),
+        crate::until("the standby writes", Duration::from_secs(20), || {
+            match self.value("SELECT pg_catalog.pg_is_in_recovery()").as_str() {
+                "f" => Ok(()),
+                _ => Err("still in recovery"),
+            }
         });
     }
 
@@ -242,8 +226,7 @@ impl Server {
 
     #[track_caller]
     pub fn rows(&self, sql: &str) -> Vec<Row> {
-        self.try_rows(sql)
-            .unwrap_or_else(|error| panic!("{}: {sql}\n  {error}", self.name))
+        self.try_rows(sql).unwrap_or_else(|error| panic!("{}: {sql}\n  {error}", self.name))
     }
 
     #[track_caller]
@@ -254,16 +237,11 @@ impl Server {
     /// The first column of the only row.
     #[track_caller]
     pub fn value(&self, sql: &str) -> String {
-        self.try_value(sql)
-            .unwrap_or_else(|error| panic!("{}: {sql}\n  {error}", self.name))
+        self.try_value(sql).unwrap_or_else(|error| panic!("{}: {sql}\n  {error}", self.name))
     }
 
     pub fn try_value(&self, sql: &str) -> Result<String, String> {
-        match self
-            .try_rows(sql)
-            .map_err(|error| error.to_string())?
-            .as_slice()
-        {
+        match self.try_rows(sql).map_err(|error| error.to_string())?.as_slice() {
             [row] => Ok(row.first().to_string()),
             rows => Err(format!("{} rows instead of one: {rows:?}", rows.len())),
         }
@@ -273,10 +251,7 @@ impl Server {
     pub fn error(&self, sql: &str) -> SqlError {
         match self.try_rows(sql) {
             Err(error) => error,
-            Ok(rows) => panic!(
-                "{}: {sql}\n  should have failed, and gave {rows:?}",
-                self.name
-            ),
+            Ok(rows) => panic!("{}: {sql}\n  should have failed, and gave {rows:?}", self.name),
         }
     }
 

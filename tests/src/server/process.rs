@@ -22,10 +22,7 @@ struct Live {
     ending: bool,
 }
 
-static LIVE: Mutex<Live> = Mutex::new(Live {
-    pids: BTreeSet::new(),
-    ending: false,
-});
+static LIVE: Mutex<Live> = Mutex::new(Live { pids: BTreeSet::new(), ending: false });
 
 fn live() -> MutexGuard<'static, Live> {
     LIVE.lock().unwrap_or_else(PoisonError::into_inner)
@@ -61,12 +58,8 @@ pub fn send(pid: u32, signal: i32) {
 
 pub fn is_alive(pid: u32) -> bool {
     // A zombie has ended: only its entry waits for its parent.
-    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
-        !stat
-            .rsplit(')')
-            .next()
-            .is_some_and(|rest| rest.starts_with(" Z"))
-    })
+    fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| !stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" Z")))
 }
 
 pub fn children_of(parent: u32) -> Vec<u32> {
@@ -157,10 +150,7 @@ fn spawn(mut command: Command) -> io::Result<Child> {
         });
     }
     let (reply, answer) = mpsc::channel();
-    let orders = spawner
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .clone();
+    let orders = spawner.lock().unwrap_or_else(PoisonError::into_inner).clone();
     orders.send((command, reply)).map_err(io::Error::other)?;
     answer.recv().map_err(io::Error::other)?
 }
@@ -182,45 +172,31 @@ pub struct Postmaster {
 impl Postmaster {
     /// Starts the server without waiting for it to accept connections.
     pub fn spawn(data: &Path, log: &Path, environment: &[(String, String)]) -> Postmaster {
-        let output = File::options()
-            .create(true)
-            .append(true)
-            .open(log)
-            .expect("the log opens");
+        let output = File::options().create(true).append(true).open(log).expect("the log opens");
         let mut command = program("postgres");
         command.arg("-D").arg(data);
         command.envs(environment.iter().cloned());
-        command
-            .stdout(output.try_clone().expect("a second handle"))
-            .stderr(output);
+        command.stdout(output.try_clone().expect("a second handle")).stderr(output);
         command.process_group(0);
         let child = spawn(command).expect("postgres can be started");
-        Postmaster {
-            child,
-            log: log.to_path_buf(),
-            data: data.to_path_buf(),
-        }
+        Postmaster { child, log: log.to_path_buf(), data: data.to_path_buf() }
     }
 
     #[track_caller]
     pub fn wait_until_ready(&mut self) {
         let pid = self.child.id().to_string();
-        until(
-            "the server accepts connections",
-            Duration::from_secs(30),
-            || {
-                if let Ok(Some(status)) = self.child.try_wait() {
-                    panic!("the server ended with {status}:\n{}", tail(&self.log));
-                }
-                let file = fs::read_to_string(self.data.join("postmaster.pid")).unwrap_or_default();
-                let lines: Vec<&str> = file.lines().map(str::trim).collect();
-                match (lines.first(), lines.get(7)) {
-                    // "standby" is a server in recovery that lets nobody in, for good.
-                    (Some(first), Some(&("ready" | "standby"))) if *first == pid => Ok(()),
-                    (_, status) => Err(format!("{status:?}")),
-                }
-            },
-        );
+        until("the server accepts connections", Duration::from_secs(30), || {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                panic!("the server ended with {status}:\n{}", tail(&self.log));
+            }
+            let file = fs::read_to_string(self.data.join("postmaster.pid")).unwrap_or_default();
+            let lines: Vec<&str> = file.lines().map(str::trim).collect();
+            match (lines.first(), lines.get(7)) {
+                // "standby" is a server in recovery that lets nobody in, for good.
+                (Some(first), Some(&("ready" | "standby"))) if *first == pid => Ok(()),
+                (_, status) => Err(format!("{status:?}")),
+            }
+        });
     }
 
     pub fn pid(&self) -> u32 {
@@ -250,10 +226,7 @@ impl Postmaster {
         if !ended {
             let log = tail(&self.log);
             self.kill();
-            assert!(
-                thread::panicking(),
-                "the server did not stop ({how:?}):\n{log}"
-            );
+            assert!(thread::panicking(), "the server did not stop ({how:?}):\n{log}");
         }
     }
 

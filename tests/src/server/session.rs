@@ -126,8 +126,7 @@ impl Session {
 
     #[track_caller]
     pub fn rows(&mut self, sql: &str) -> Vec<Row> {
-        self.try_rows(sql)
-            .unwrap_or_else(|error| panic!("{sql}\n  {error}"))
+        self.try_rows(sql).unwrap_or_else(|error| panic!("{sql}\n  {error}"))
     }
 
     #[track_caller]
@@ -157,9 +156,7 @@ impl Session {
     }
 
     pub fn pid(&mut self) -> u32 {
-        self.value("SELECT pg_catalog.pg_backend_pid()")
-            .parse()
-            .expect("a process id")
+        self.value("SELECT pg_catalog.pg_backend_pid()").parse().expect("a process id")
     }
 
     pub fn canceller(&self) -> postgres::CancelToken {

@@ -132,19 +132,13 @@ pub fn trust() -> Vec<String> {
     ["127.0.0.0/8", "::1/128"]
         .iter()
         .flat_map(|net| {
-            [
-                format!("host all all {net} trust"),
-                format!("host replication all {net} trust"),
-            ]
+            [format!("host all all {net} trust"), format!("host replication all {net} trust")]
         })
         .collect()
 }
 
 pub(super) fn write_hba(data: &Path, lines: &[String]) {
-    let text = format!(
-        "local all all trust\nlocal replication all trust\n{}\n",
-        lines.join("\n")
-    );
+    let text = format!("local all all trust\nlocal replication all trust\n{}\n", lines.join("\n"));
     write_for_server(&data.join("pg_hba.conf"), &text);
 }
 

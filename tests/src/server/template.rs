@@ -46,14 +46,7 @@ fn make_template(kind: Data) -> PathBuf {
     if kind == Data::Bare {
         let mut initdb = program("initdb");
         initdb.arg("-D").arg(&data);
-        initdb.args([
-            "-U",
-            "postgres",
-            "-A",
-            "trust",
-            "--no-sync",
-            "--no-instructions",
-        ]);
+        initdb.args(["-U", "postgres", "-A", "trust", "--no-sync", "--no-instructions"]);
         initdb.args(["--locale=C", "--encoding=UTF8", "--wal-segsize=1"]);
         run_program(initdb);
         return data;

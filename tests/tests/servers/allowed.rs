@@ -34,23 +34,15 @@ fn the_coordinator_among_the_workers() {
 fn loopback_needs_a_coordinator_on_loopback() {
     let cluster = Plan::workers(1).unannounced().start();
     // Not loopback, and nobody is ever asked for it: there are no workers.
-    cluster
-        .coordinator
-        .run("SELECT citus_set_coordinator_host('coordinator.invalid', 5432)");
+    cluster.coordinator.run("SELECT citus_set_coordinator_host('coordinator.invalid', 5432)");
     cluster.announce_all();
     let address = cluster.workers[0].address;
     let row = cluster.wait_for_state(address, "refused");
     assert!(row["reason"].contains("loopback"), "{row:?}");
-    cluster
-        .coordinator
-        .set("citus_fleet.allowed_networks", "private, 127.0.0.0/8");
+    cluster.coordinator.set("citus_fleet.allowed_networks", "private, 127.0.0.0/8");
     until("the address is no longer refused", SOON, || {
         let row = cluster.worker_at(address)?;
-        if row["reason"].contains("loopback") {
-            Err(format!("{row:?}"))
-        } else {
-            Ok(())
-        }
+        if row["reason"].contains("loopback") { Err(format!("{row:?}")) } else { Ok(()) }
     });
 }
 
@@ -66,10 +58,7 @@ fn addresses_that_are_no_workers() {
         "ff02::7",
         "::ffff:127.0.0.9",
     ];
-    let odd: Vec<IpAddr> = odd
-        .iter()
-        .map(|text| text.parse().expect("an address"))
-        .collect();
+    let odd: Vec<IpAddr> = odd.iter().map(|text| text.parse().expect("an address")).collect();
     cluster.announce_with(&odd);
     cluster.wait_until_all_active();
     for address in &odd {
@@ -85,48 +74,26 @@ fn networks_that_are_not_allowed() {
     let outside = Server::start(cluster.worker_spec("outside").set("log_connections", "on"));
     let inside = cluster.workers[0].address;
     // The loopback rule lets every loopback address in where the coordinator is one: name another.
-    cluster
-        .coordinator
-        .run("SELECT citus_set_coordinator_host('coordinator.invalid', 5432)");
-    cluster
-        .coordinator
-        .set("citus_fleet.allowed_networks", &format!("{inside}/32"));
+    cluster.coordinator.run("SELECT citus_set_coordinator_host('coordinator.invalid', 5432)");
+    cluster.coordinator.set("citus_fleet.allowed_networks", &format!("{inside}/32"));
     cluster.announce_with(&[outside.address]);
     let row = cluster.wait_for_state(outside.address, "refused");
-    assert!(
-        row["reason"].contains(&outside.address.to_string()),
-        "{row:?}"
-    );
+    assert!(row["reason"].contains(&outside.address.to_string()), "{row:?}");
     until("the one inside is not refused", SOON, || {
         let row = cluster.worker_at(inside)?;
-        if &row["state"] == "refused" {
-            Err(format!("{row:?}"))
-        } else {
-            Ok(())
-        }
+        if &row["state"] == "refused" { Err(format!("{row:?}")) } else { Ok(()) }
     });
     assert!(outside.log().contains("connection received: host=[local]"));
-    assert!(
-        !outside.log().contains("connection received: host=127."),
-        "it was connected to"
-    );
+    assert!(!outside.log().contains("connection received: host=127."), "it was connected to");
 }
 
 fn names_that_are_not_allowed() {
     let cluster = cluster();
     let other = Server::start(cluster.worker_spec("other"));
-    cluster
-        .dns
-        .addresses("worker.allowed.test", &[cluster.workers[0].address]);
-    cluster
-        .dns
-        .addresses("worker.notallowed.test", &[other.address]);
+    cluster.dns.addresses("worker.allowed.test", &[cluster.workers[0].address]);
+    cluster.dns.addresses("worker.notallowed.test", &[other.address]);
     let source = |name: &str| format!("{name}:{}", port());
-    let sources = [
-        source("worker.allowed.test"),
-        source("worker.notallowed.test"),
-        source(WORKER),
-    ];
+    let sources = [source("worker.allowed.test"), source("worker.notallowed.test"), source(WORKER)];
     cluster.coordinator.set_all(&[
         ("citus_fleet.allowed_names", "allowed.test"),
         ("citus_fleet.workers", &sources.join(",")),

@@ -16,85 +16,53 @@ pub fn suite() -> Vec<Test> {
 }
 
 fn actions(rows: &[Row]) -> Vec<(String, String)> {
-    let mut pairs: Vec<(String, String)> = rows
-        .iter()
-        .map(|row| (row["action"].to_string(), row["outcome"].to_string()))
-        .collect();
+    let mut pairs: Vec<(String, String)> =
+        rows.iter().map(|row| (row["action"].to_string(), row["outcome"].to_string())).collect();
     pairs.sort();
     pairs
 }
 
 pub fn autoregister(cluster: &Cluster) -> Vec<Row> {
-    cluster
-        .coordinator
-        .rows("SELECT * FROM citus_autoregister()")
+    cluster.coordinator.rows("SELECT * FROM citus_autoregister()")
 }
 
 fn autoregister_says_what_it_does() {
     // So seldom that only the calls can have done it.
-    let cluster = Plan::workers(2)
-        .unannounced()
-        .set("citus_fleet.interval", "1h")
-        .start();
+    let cluster = Plan::workers(2).unannounced().set("citus_fleet.interval", "1h").start();
     let refused = Server::start(cluster.plain_spec("no-citus"));
     until("the first cycle is over", SOON, || {
-        match cluster
-            .coordinator
-            .try_value("SELECT fleet.status()->>'cycles'")?
-            .as_str()
-        {
+        match cluster.coordinator.try_value("SELECT fleet.status()->>'cycles'")?.as_str() {
             "" | "0" => Err("no cycle yet".to_string()),
             _ => Ok(()),
         }
     });
     cluster.announce_with(&[refused.address]);
 
-    let planned = cluster
-        .coordinator
-        .rows("SELECT * FROM citus_autoregister(dry_run => true)");
+    let planned = cluster.coordinator.rows("SELECT * FROM citus_autoregister(dry_run => true)");
     let registered = |outcome: &str| ("register".to_string(), outcome.to_string());
-    let by_outcome: Vec<_> = actions(&planned)
-        .into_iter()
-        .filter(|(action, _)| action == "register")
-        .collect();
+    let by_outcome: Vec<_> =
+        actions(&planned).into_iter().filter(|(action, _)| action == "register").collect();
     assert_eq!(by_outcome, [registered("planned"), registered("planned")]);
     assert!(cluster.nodes().is_empty());
 
     let done = autoregister(&cluster);
-    let by_outcome: Vec<_> = actions(&done)
-        .into_iter()
-        .filter(|(action, _)| action == "register")
-        .collect();
+    let by_outcome: Vec<_> =
+        actions(&done).into_iter().filter(|(action, _)| action == "register").collect();
     assert_eq!(by_outcome, [registered("done"), registered("done")]);
     let nodes = cluster.nodes();
     assert_eq!(nodes.len(), 2);
     for row in done.iter().filter(|row| &row["action"] == "register") {
         let node = nodes.iter().find(|node| node["nodeid"] == row["nodeid"]);
-        assert_eq!(
-            node.map(|node| &node["nodename"]),
-            Some(&row["nodename"]),
-            "{row:?}"
-        );
+        assert_eq!(node.map(|node| &node["nodename"]), Some(&row["nodename"]), "{row:?}");
     }
-    let refusal = done
-        .iter()
-        .find(|row| row["nodename"] == refused.address.to_string());
+    let refusal = done.iter().find(|row| row["nodename"] == refused.address.to_string());
     let refusal = refusal.unwrap_or_else(|| panic!("no word of the refused server: {done:?}"));
     assert_eq!(&refusal["action"], "refuse");
     assert!(refusal["reason"].contains("citus"), "{refusal:?}");
 
     let again = autoregister(&cluster);
-    assert!(
-        again
-            .iter()
-            .all(|row| matches!(&row["action"], "none" | "refuse")),
-        "{again:?}"
-    );
-    assert_eq!(
-        again.iter().filter(|row| &row["action"] == "none").count(),
-        2,
-        "{again:?}"
-    );
+    assert!(again.iter().all(|row| matches!(&row["action"], "none" | "refuse")), "{again:?}");
+    assert_eq!(again.iter().filter(|row| &row["action"] == "none").count(), 2, "{again:?}");
     assert_eq!(cluster.nodes().len(), 2);
 }
 
@@ -117,35 +85,17 @@ fn pause_and_resume() {
     let row = cluster.wait_for_state(address, "ready");
     assert!(row["reason"].to_lowercase().contains("pause"), "{row:?}");
     assert!(row["remedy"].contains("fleet.resume"), "{row:?}");
-    assert_eq!(
-        cluster
-            .coordinator
-            .value("SELECT fleet.status()->>'paused'"),
-        "true"
-    );
+    assert_eq!(cluster.coordinator.value("SELECT fleet.status()->>'paused'"), "true");
     let rows = autoregister(&cluster);
-    assert_eq!(
-        actions(&rows),
-        [("register".to_string(), "skipped".to_string())]
-    );
+    assert_eq!(actions(&rows), [("register".to_string(), "skipped".to_string())]);
     assert!(cluster.nodes().is_empty());
 
     cluster.coordinator.restart();
     cluster.wait_for_state(address, "ready");
-    assert_eq!(
-        cluster
-            .coordinator
-            .value("SELECT fleet.status()->>'paused'"),
-        "true"
-    );
+    assert_eq!(cluster.coordinator.value("SELECT fleet.status()->>'paused'"), "true");
     cluster.coordinator.run("SELECT fleet.resume()");
     cluster.wait_for_state(address, "active");
-    assert_eq!(
-        cluster
-            .coordinator
-            .value("SELECT fleet.status()->>'paused'"),
-        "false"
-    );
+    assert_eq!(cluster.coordinator.value("SELECT fleet.status()->>'paused'"), "false");
 }
 
 fn enabled_off_only_observes() {

@@ -18,17 +18,15 @@ pub fn suite() -> Vec<Test> {
         comes_back_after_it_was_terminated,
         leaks_nothing,
     );
-    tests.extend(
-        suite!("controller", &[Need::Fleet, Need::Citus, Need::Vector];
-            survives_kill_nine,
-            survives_errors,
-            survives_drop_and_create_extension,
-            gives_up_a_lock_and_tries_again,
-            does_nothing_on_a_standby_and_takes_over,
-            writes_no_wal_when_nothing_changes,
-            an_event_is_written_once_per_change,
-        ),
-    );
+    tests.extend(suite!("controller", &[Need::Fleet, Need::Citus, Need::Vector];
+        survives_kill_nine,
+        survives_errors,
+        survives_drop_and_create_extension,
+        gives_up_a_lock_and_tries_again,
+        does_nothing_on_a_standby_and_takes_over,
+        writes_no_wal_when_nothing_changes,
+        an_event_is_written_once_per_change,
+    ));
     tests
 }
 
@@ -61,11 +59,7 @@ fn gives_up_a_lock_and_tries_again() {
     wait_for_lock_wait(&cluster.coordinator);
     let row = until("it gives up and says why", SOON, || {
         let row = cluster.worker_at(cluster.workers[0].address)?;
-        if row["reason"].contains("lock") {
-            Ok(row)
-        } else {
-            Err(format!("{row:?}"))
-        }
+        if row["reason"].contains("lock") { Ok(row) } else { Err(format!("{row:?}")) }
     });
     assert_ne!(&row["state"], "active");
     blocker.run("COMMIT");
@@ -74,19 +68,12 @@ fn gives_up_a_lock_and_tries_again() {
 }
 
 fn waits_for_its_database_and_its_extension() {
-    let cluster = plain(1)
-        .not_created()
-        .set("citus_fleet.database", "later")
-        .start();
+    let cluster = plain(1).not_created().set("citus_fleet.database", "later").start();
     let mentions = || cluster.coordinator.log().matches("later").count();
-    throughout(
-        "the log is not flooded",
-        Duration::from_secs(3),
-        || match mentions() {
-            0..=20 => Ok(()),
-            lines => Err(format!("{lines} lines tell of the missing database")),
-        },
-    );
+    throughout("the log is not flooded", Duration::from_secs(3), || match mentions() {
+        0..=20 => Ok(()),
+        lines => Err(format!("{lines} lines tell of the missing database")),
+    });
     cluster.workers[0].run("CREATE DATABASE later");
     cluster.coordinator.run("CREATE DATABASE later");
     let mut later = cluster.coordinator.session_as("postgres", "later");
@@ -99,9 +86,7 @@ fn waits_for_its_database_and_its_extension() {
     let before = cluster.dns.queries();
     later.run("CREATE EXTENSION citus_fleet");
     until("the worker is found", SOON, || {
-        let rows = later
-            .try_rows("SELECT state FROM fleet.workers")
-            .map_err(|e| e.to_string())?;
+        let rows = later.try_rows("SELECT state FROM fleet.workers").map_err(|e| e.to_string())?;
         match rows.as_slice() {
             [row] if &row["state"] == "ready" => Ok(()),
             rows => Err(format!("{rows:?}")),
@@ -116,17 +101,11 @@ fn comes_back_after_it_was_terminated() {
     cluster.wait_for_state(cluster.workers[0].address, "ready");
     for _ in 0..2 {
         let pid = cluster.controller();
-        cluster
-            .coordinator
-            .run(&format!("SELECT pg_terminate_backend({pid})"));
-        until(
-            "another controller runs",
-            Duration::from_secs(5),
-            || match cluster.controller() {
-                now if now != pid => Ok(()),
-                now => Err(now),
-            },
-        );
+        cluster.coordinator.run(&format!("SELECT pg_terminate_backend({pid})"));
+        until("another controller runs", Duration::from_secs(5), || match cluster.controller() {
+            now if now != pid => Ok(()),
+            now => Err(now),
+        });
     }
     cluster.announce_all();
     cluster.wait_for_state(cluster.workers[1].address, "ready");
@@ -144,11 +123,7 @@ fn survives_kill_nine() {
         let now = cluster.coordinator.try_value(
             "SELECT pid FROM pg_stat_activity WHERE backend_type = 'citus_fleet controller'",
         )?;
-        if now == pid.to_string() {
-            Err(now)
-        } else {
-            Ok(())
-        }
+        if now == pid.to_string() { Err(now) } else { Ok(()) }
     });
     cluster.wait_for_state(cluster.workers[0].address, "active");
     assert_eq!(cluster.coordinator.value(events), before);
@@ -163,27 +138,14 @@ fn survives_errors() {
     cluster.wait_for_state(cluster.workers[0].address, "active");
     let pid = cluster.controller();
     // What the controller writes to is gone for a while.
-    cluster
-        .coordinator
-        .run("ALTER TABLE fleet.events RENAME TO hidden");
+    cluster.coordinator.run("ALTER TABLE fleet.events RENAME TO hidden");
     cluster.announce_all();
     until("the error is told", SOON, || {
-        let told = cluster
-            .coordinator
-            .try_value("SELECT fleet.status()->>'errors'")?;
-        let logged = cluster
-            .coordinator
-            .log()
-            .contains("\"fleet.events\" does not exist");
-        if logged || told.contains("fleet.events") {
-            Ok(())
-        } else {
-            Err(told)
-        }
+        let told = cluster.coordinator.try_value("SELECT fleet.status()->>'errors'")?;
+        let logged = cluster.coordinator.log().contains("\"fleet.events\" does not exist");
+        if logged || told.contains("fleet.events") { Ok(()) } else { Err(told) }
     });
-    cluster
-        .coordinator
-        .run("ALTER TABLE fleet.hidden RENAME TO events");
+    cluster.coordinator.run("ALTER TABLE fleet.hidden RENAME TO events");
     cluster.wait_until_all_active();
     assert_eq!(cluster.controller(), pid);
     until("the event is written after all", SOON, || {
@@ -201,17 +163,13 @@ fn survives_drop_and_create_extension() {
     for _ in 0..2 {
         cluster.coordinator.run("DROP EXTENSION citus_fleet");
         let asked = cluster.dns.queries();
-        throughout(
-            "it rests without its extension",
-            Duration::from_millis(2500),
-            || {
-                match cluster.dns.queries() - asked {
-                    // A cycle that had begun may end.
-                    0..=12 => Ok(()),
-                    more => Err(format!("{more} queries")),
-                }
-            },
-        );
+        throughout("it rests without its extension", Duration::from_millis(2500), || {
+            match cluster.dns.queries() - asked {
+                // A cycle that had begun may end.
+                0..=12 => Ok(()),
+                more => Err(format!("{more} queries")),
+            }
+        });
         cluster.coordinator.run("CREATE EXTENSION citus_fleet");
         cluster.wait_for_state(cluster.workers[0].address, "active");
     }
@@ -225,11 +183,7 @@ fn does_nothing_on_a_standby_and_takes_over() {
     cluster.announce(&[cluster.workers[0].address]);
     cluster.wait_for_state(cluster.workers[0].address, "active");
     let dns = Dns::start(cluster.subnet.address());
-    let all: Vec<IpAddr> = cluster
-        .workers
-        .iter()
-        .map(|worker| worker.address)
-        .collect();
+    let all: Vec<IpAddr> = cluster.workers.iter().map(|worker| worker.address).collect();
     dns.addresses(WORKER, &all);
     let spec = Spec::new("standby", cluster.subnet.address())
         .citus()
@@ -238,14 +192,10 @@ fn does_nothing_on_a_standby_and_takes_over() {
         .set("citus_fleet.workers", &format!("{WORKER}:{}", port()))
         .set("citus_fleet.interval", "1s");
     let standby = Server::standby_of(&cluster.coordinator, spec);
-    throughout(
-        "the standby asks nobody",
-        Duration::from_secs(3),
-        || match dns.queries() {
-            0 => Ok(()),
-            queries => Err(queries),
-        },
-    );
+    throughout("the standby asks nobody", Duration::from_secs(3), || match dns.queries() {
+        0 => Ok(()),
+        queries => Err(queries),
+    });
     let error = standby.error("SELECT * FROM citus_autoregister()");
     assert_eq!(error.state, "25006", "{error}");
     assert!(!error.hint.is_empty(), "{error}");
@@ -260,10 +210,7 @@ fn does_nothing_on_a_standby_and_takes_over() {
     for worker in &cluster.workers {
         wait_for_state(&standby, worker.address, "active");
     }
-    assert_eq!(
-        standby.value("SELECT count(*) FROM pg_dist_node WHERE groupid <> 0"),
-        "2"
-    );
+    assert_eq!(standby.value("SELECT count(*) FROM pg_dist_node WHERE groupid <> 0"), "2");
 }
 
 fn writes_no_wal_when_nothing_changes() {
@@ -275,52 +222,29 @@ fn writes_no_wal_when_nothing_changes() {
     cluster.announce_with(&[nobody]);
     cluster.wait_until_all_active();
     cluster.wait_for_state(nobody, "unreachable");
-    let position = || {
-        cluster
-            .coordinator
-            .value("SELECT pg_current_wal_insert_lsn()")
-    };
-    let transaction = || {
-        cluster
-            .coordinator
-            .value("SELECT pg_snapshot_xmax(pg_current_snapshot())")
-    };
+    let position = || cluster.coordinator.value("SELECT pg_current_wal_insert_lsn()");
+    let transaction =
+        || cluster.coordinator.value("SELECT pg_snapshot_xmax(pg_current_snapshot())");
     // The server itself logs its running transactions once after the last change, hence a second try.
-    until(
-        "cycles pass without a byte of WAL",
-        Duration::from_secs(60),
-        || {
-            let before = (position(), transaction());
-            cluster.wait_for_cycles(5);
-            let after = (position(), transaction());
-            if before == after {
-                Ok(())
-            } else {
-                Err(format!("from {before:?} to {after:?}"))
-            }
-        },
-    );
+    until("cycles pass without a byte of WAL", Duration::from_secs(60), || {
+        let before = (position(), transaction());
+        cluster.wait_for_cycles(5);
+        let after = (position(), transaction());
+        if before == after { Ok(()) } else { Err(format!("from {before:?} to {after:?}")) }
+    });
 }
 
 fn an_event_is_written_once_per_change() {
-    let cluster = Plan::workers(2)
-        .set("citus_fleet.interval", "200ms")
-        .start();
+    let cluster = Plan::workers(2).set("citus_fleet.interval", "200ms").start();
     cluster.wait_until_all_active();
     let events = || {
         let rows = cluster.coordinator.rows(
             "SELECT nodename || ' ' || event AS what FROM fleet.events
              WHERE event IN ('active', 'unreachable') ORDER BY at, nodename",
         );
-        rows.iter()
-            .map(|row| row["what"].to_string())
-            .collect::<Vec<_>>()
+        rows.iter().map(|row| row["what"].to_string()).collect::<Vec<_>>()
     };
-    let total = || {
-        cluster
-            .coordinator
-            .value("SELECT count(*) FROM fleet.events")
-    };
+    let total = || cluster.coordinator.value("SELECT count(*) FROM fleet.events");
     let (before, count) = (events(), total());
     assert_eq!(before.len(), 2, "{before:?}");
     cluster.wait_for_cycles(3);
@@ -337,10 +261,7 @@ fn an_event_is_written_once_per_change() {
     cluster.wait_until_all_active();
     cluster.wait_for_cycles(2);
     let name = worker.address.to_string();
-    assert_eq!(
-        events()[2..],
-        [format!("{name} unreachable"), format!("{name} active")]
-    );
+    assert_eq!(events()[2..], [format!("{name} unreachable"), format!("{name} active")]);
 }
 
 fn leaks_nothing() {
@@ -350,16 +271,8 @@ fn leaks_nothing() {
     cluster.announce_with(&[silent.address.ip(), nobody]);
     cluster.wait_for_state(nobody, "unreachable");
     let pid = cluster.controller();
-    let files = || {
-        std::fs::read_dir(format!("/proc/{pid}/fd"))
-            .expect("it runs")
-            .count()
-    };
-    let threads = || {
-        std::fs::read_dir(format!("/proc/{pid}/task"))
-            .expect("it runs")
-            .count()
-    };
+    let files = || std::fs::read_dir(format!("/proc/{pid}/fd")).expect("it runs").count();
+    let threads = || std::fs::read_dir(format!("/proc/{pid}/task")).expect("it runs").count();
     let fewest = |count: &dyn Fn() -> usize| {
         let mut fewest = usize::MAX;
         throughout("counting", Duration::from_millis(500), || {

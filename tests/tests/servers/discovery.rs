@@ -43,9 +43,8 @@ fn plan(workers: usize) -> Plan {
 }
 
 fn addresses(cluster: &Cluster) -> Vec<String> {
-    let rows = cluster
-        .coordinator
-        .rows("SELECT host(address::text::inet) AS ip FROM fleet.workers");
+    let rows =
+        cluster.coordinator.rows("SELECT host(address::text::inet) AS ip FROM fleet.workers");
     let mut addresses: Vec<String> = rows.iter().map(|row| row["ip"].to_string()).collect();
     addresses.sort();
     addresses
@@ -57,49 +56,29 @@ fn wait_for_addresses(cluster: &Cluster, wanted: &[IpAddr]) {
     wanted.sort();
     until("fleet.workers lists what DNS names", SOON, || {
         let now = addresses(cluster);
-        if now == wanted {
-            Ok(())
-        } else {
-            Err(format!("{now:?} instead of {wanted:?}"))
-        }
+        if now == wanted { Ok(()) } else { Err(format!("{now:?} instead of {wanted:?}")) }
     });
 }
 
 fn every_kind_of_source_is_found() {
     let cluster = plan(4).unannounced().start();
-    let [host, numbered, literal, target] = &cluster.workers[..] else {
-        unreachable!()
-    };
+    let [host, numbered, literal, target] = &cluster.workers[..] else { unreachable!() };
     let other_port = port() + 1;
-    let moved = Server::start(Spec {
-        port: other_port,
-        ..cluster.plain_spec("other-port")
-    });
+    let moved = Server::start(Spec { port: other_port, ..cluster.plain_spec("other-port") });
 
     cluster.announce(&[host.address]);
     cluster.dns.addresses("pg-1", &[numbered.address]);
     cluster.dns.addresses("t1.pool", &[target.address]);
     cluster.dns.addresses("t2.pool", &[moved.address]);
-    cluster.dns.services(
-        "_postgresql._tcp.pool",
-        &[(port(), "t1.pool"), (other_port, "t2.pool")],
-    );
+    cluster.dns.services("_postgresql._tcp.pool", &[(port(), "t1.pool"), (other_port, "t2.pool")]);
     let sources = [
         format!("{WORKER}:{}", port()),
         format!("pg-{{n}}:{}", port()),
         format!("{}:{}", literal.address, port()),
         "srv:_postgresql._tcp.pool".to_string(),
     ];
-    cluster
-        .coordinator
-        .set("citus_fleet.workers", &sources.join(", "));
-    for (server, source) in [
-        (host, 0),
-        (numbered, 1),
-        (literal, 2),
-        (target, 3),
-        (&moved, 3),
-    ] {
+    cluster.coordinator.set("citus_fleet.workers", &sources.join(", "));
+    for (server, source) in [(host, 0), (numbered, 1), (literal, 2), (target, 3), (&moved, 3)] {
         let row = cluster.wait_for_state(server.address, "ready");
         assert_eq!(row["source"], sources[source]);
         assert_eq!(row["nodeport"], server.port.to_string());
@@ -108,9 +87,7 @@ fn every_kind_of_source_is_found() {
 }
 
 fn a_pattern_ends_after_three_missing_names() {
-    let cluster = plan(0)
-        .set("citus_fleet.workers", &format!("pg-{{n}}:{}", port()))
-        .start();
+    let cluster = plan(0).set("citus_fleet.workers", &format!("pg-{{n}}:{}", port())).start();
     let at: Vec<IpAddr> = (0..3).map(|_| cluster.subnet.address().into()).collect();
     for (name, address) in [("pg-1", at[0]), ("pg-4", at[1]), ("pg-8", at[2])] {
         cluster.dns.addresses(name, &[address]);
@@ -150,20 +127,11 @@ fn keeps_the_set(cluster: &Cluster, behaviour: Behaviour) {
     cluster.wait_for_state(nobody, "unreachable");
     cluster.dns.behave(behaviour);
     cluster.wait_for_cycles(2);
-    let state = |address| {
-        cluster
-            .worker_at(address)
-            .map(|row| row["state"].to_string())
-    };
+    let state = |address| cluster.worker_at(address).map(|row| row["state"].to_string());
     assert_eq!(state(good), Ok("ready".into()), "{behaviour:?}");
     assert_eq!(state(nobody), Ok("unreachable".into()), "{behaviour:?}");
-    let errors = cluster
-        .coordinator
-        .value("SELECT fleet.status()->>'errors'");
-    assert!(
-        errors.contains(&format!("{WORKER}:{}", port())),
-        "{behaviour:?}: {errors}"
-    );
+    let errors = cluster.coordinator.value("SELECT fleet.status()->>'errors'");
+    assert!(errors.contains(&format!("{WORKER}:{}", port())), "{behaviour:?}: {errors}");
 
     cluster.dns.behave(Behaviour::Answer);
     let late: IpAddr = cluster.subnet.address().into();
@@ -193,11 +161,7 @@ fn a_failing_source_does_not_delay_the_others() {
     cluster.coordinator.set("citus_fleet.workers", &sources);
     until("the good source is served", Duration::from_secs(5), || {
         let row = cluster.worker_at(good.address)?;
-        if &row["state"] == "ready" {
-            Ok(())
-        } else {
-            Err(format!("{row:?}"))
-        }
+        if &row["state"] == "ready" { Ok(()) } else { Err(format!("{row:?}")) }
     });
 }
 
@@ -246,46 +210,34 @@ fn ten_thousand_answers_are_refused_with_an_alarm() {
     for (number, name) in names.iter().enumerate() {
         // Addresses of the coordinator's own network that nobody listens at; 12,000 in all.
         let first = u32::from(Ipv4Addr::new(127, 200 + number as u8, 0, 1));
-        let records: Vec<IpAddr> = (0..MOST as u32)
-            .map(|n| Ipv4Addr::from(first + n).into())
-            .collect();
+        let records: Vec<IpAddr> =
+            (0..MOST as u32).map(|n| Ipv4Addr::from(first + n).into()).collect();
         cluster.dns.addresses(name, &records);
     }
     let own = format!("{WORKER}:{}", port());
-    let sources: Vec<String> = names
-        .iter()
-        .map(|name| format!("{name}:{}", port()))
-        .chain([own])
-        .collect();
-    cluster
-        .coordinator
-        .set("citus_fleet.workers", &sources.join(","));
+    let sources: Vec<String> =
+        names.iter().map(|name| format!("{name}:{}", port())).chain([own]).collect();
+    cluster.coordinator.set("citus_fleet.workers", &sources.join(","));
     until("fleet.doctor() raises the alarm", SOON, || {
         let rows = cluster.coordinator.try_rows("SELECT * FROM fleet.doctor()");
         let rows = rows.map_err(|error| error.to_string())?;
-        let alarm = rows
-            .iter()
-            .find(|row| row["finding"].contains("many-a") && &row["status"] != "ok");
+        let alarm =
+            rows.iter().find(|row| row["finding"].contains("many-a") && &row["status"] != "ok");
         alarm.map(drop).ok_or_else(|| format!("{rows:?}"))
     });
     let status = cluster.coordinator.value("SELECT fleet.status()");
     assert!(status.contains("max_workers"), "{status}");
     assert_eq!(addresses(&cluster), [good.to_string()]);
-    assert_eq!(
-        cluster.coordinator.value("SELECT state FROM fleet.workers"),
-        "ready"
-    );
+    assert_eq!(cluster.coordinator.value("SELECT state FROM fleet.workers"), "ready");
 }
 
 fn forged_answers_are_ignored() {
     let cluster = plan(1).start();
     cluster.dns.behave(Behaviour::ForgedFirst);
     cluster.wait_for_state(cluster.workers[0].address, "ready");
-    throughout(
-        "the forged NXDOMAIN is not believed",
-        Duration::from_secs(1),
-        || cluster.worker_at(cluster.workers[0].address).map(drop),
-    );
+    throughout("the forged NXDOMAIN is not believed", Duration::from_secs(1), || {
+        cluster.worker_at(cluster.workers[0].address).map(drop)
+    });
 }
 
 fn hostile_names_in_answers_reach_nothing() {
@@ -314,9 +266,7 @@ fn hostile_names_in_answers_reach_nothing() {
     let mut targets: Vec<(u16, &str)> = hostile.iter().map(|name| (port(), *name)).collect();
     targets.extend([(0, "good"), (port(), "."), (port(), "good")]);
     cluster.dns.services("_pg._tcp.pool", &targets);
-    cluster
-        .coordinator
-        .set("citus_fleet.workers", "srv:_pg._tcp.pool");
+    cluster.coordinator.set("citus_fleet.workers", "srv:_pg._tcp.pool");
 
     let row = cluster.wait_for_state(good.address, "ready");
     assert!(!row["nodename"].contains("evil"), "{row:?}");
@@ -326,24 +276,17 @@ fn hostile_names_in_answers_reach_nothing() {
         assert_eq!(cluster.dns.queries_for(name), 0, "{name:?} was looked up");
     }
     let status = cluster.coordinator.value("SELECT fleet.status()");
-    assert!(
-        !status.contains("\\n") && !status.contains("\\u0000"),
-        "{status}"
-    );
+    assert!(!status.contains("\\n") && !status.contains("\\u0000"), "{status}");
 }
 
 fn sources_change_while_it_runs() {
     let cluster = plan(2).unannounced().start();
-    let [first, second] = &cluster.workers[..] else {
-        unreachable!()
-    };
+    let [first, second] = &cluster.workers[..] else { unreachable!() };
     cluster.announce(&[first.address]);
     cluster.dns.addresses("other", &[second.address]);
     cluster.wait_for_state(first.address, "ready");
     let pid = cluster.controller();
-    cluster
-        .coordinator
-        .set("citus_fleet.workers", &format!("other:{}", port()));
+    cluster.coordinator.set("citus_fleet.workers", &format!("other:{}", port()));
     cluster.wait_for_state(second.address, "ready");
     wait_for_addresses(&cluster, &[second.address]);
     cluster.coordinator.set("citus_fleet.workers", "");

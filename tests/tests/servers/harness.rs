@@ -13,11 +13,9 @@ pub fn suite() -> Vec<Test> {
         a_standby_follows_and_is_promoted,
         servers_are_frozen_killed_and_started_again,
     );
-    tests.extend(
-        suite!("harness", &[Need::Citus, Need::Vector]; workers_are_added_by_hand,
-            citus_refuses_workers_of_a_coordinator_on_localhost,
-        ),
-    );
+    tests.extend(suite!("harness", &[Need::Citus, Need::Vector]; workers_are_added_by_hand,
+        citus_refuses_workers_of_a_coordinator_on_localhost,
+    ));
     tests.extend(suite!("harness", &[Need::OpenSsl]; certificates_are_good_for_verify_full));
     tests
 }
@@ -41,12 +39,11 @@ fn a_standby_follows_and_is_promoted() {
     primary.run("CREATE TABLE t (n int)");
     let standby = Server::standby_of(&primary, Spec::new("standby", subnet.address()));
     primary.run("INSERT INTO t VALUES (1)");
-    until("the row arrives", Duration::from_secs(10), || match standby
-        .try_value("SELECT count(*) FROM t")?
-        .as_str()
-    {
-        "1" => Ok(()),
-        other => Err(other.to_string()),
+    until("the row arrives", Duration::from_secs(10), || {
+        match standby.try_value("SELECT count(*) FROM t")?.as_str() {
+            "1" => Ok(()),
+            other => Err(other.to_string()),
+        }
     });
     assert_eq!(standby.error("INSERT INTO t VALUES (2)").state, "25006");
     primary.stop(Shutdown::Immediate);
@@ -81,10 +78,7 @@ fn workers_are_added_by_hand() {
          SELECT create_distributed_table('items', 'id', shard_count := 6);
          INSERT INTO items SELECT n, '[1,2,3]' FROM generate_series(1, 100) n",
     );
-    assert_eq!(
-        cluster.coordinator.value("SELECT count(*) FROM items"),
-        "100"
-    );
+    assert_eq!(cluster.coordinator.value("SELECT count(*) FROM items"), "100");
 
     let blank = cluster.worker_spec("blank");
     assert_eq!(blank.data, Data::Citus);
@@ -95,15 +89,9 @@ fn workers_are_added_by_hand() {
 
 /// What `the_coordinators_host_is_set_when_asked_for` and its like build on.
 fn citus_refuses_workers_of_a_coordinator_on_localhost() {
-    let cluster = Plan::workers(1)
-        .coordinator_is_localhost()
-        .without_fleet()
-        .start();
+    let cluster = Plan::workers(1).coordinator_is_localhost().without_fleet().start();
     let worker = &cluster.workers[0];
-    let add = format!(
-        "SELECT citus_add_node('{}', {})",
-        worker.address, worker.port
-    );
+    let add = format!("SELECT citus_add_node('{}', {})", worker.address, worker.port);
     let error = cluster.coordinator.error(&add);
     assert!(error.message.contains("localhost"), "{error}");
 }

@@ -58,11 +58,7 @@ fn nothing_shouts(cluster: &Cluster) {
     let mut session = cluster.coordinator.session();
     let warned = session.value("SELECT 1 WHERE 'a'::text = 'b'::text");
     assert_eq!(warned, "1", "the trap is set");
-    let before = cluster
-        .coordinator
-        .log()
-        .matches("HOSTILE CODE RAN")
-        .count();
+    let before = cluster.coordinator.log().matches("HOSTILE CODE RAN").count();
     assert_ne!(before, 0);
     for read in READS {
         session.run(read);
@@ -71,11 +67,8 @@ fn nothing_shouts(cluster: &Cluster) {
     let _ = session.try_rows("SELECT * FROM pg_catalog.citus_autoregister()");
     cluster.wait_for_cycles(3);
     let log = cluster.coordinator.log();
-    let shouts: Vec<&str> = log
-        .lines()
-        .filter(|line| line.contains("HOSTILE"))
-        .skip(before)
-        .collect();
+    let shouts: Vec<&str> =
+        log.lines().filter(|line| line.contains("HOSTILE")).skip(before).collect();
     assert_eq!(shouts, Vec::<&str>::new());
 }
 
@@ -84,9 +77,7 @@ fn hostile_objects_are_never_executed() {
     plant(&cluster.coordinator);
     cluster.coordinator.forget_session();
     // In its own words: the harness's queries would spring the trap themselves.
-    cluster
-        .coordinator
-        .run("SET search_path = pg_catalog; CREATE EXTENSION citus_fleet");
+    cluster.coordinator.run("SET search_path = pg_catalog; CREATE EXTENSION citus_fleet");
     cluster.wait_for_state(cluster.workers[0].address, "ready");
     nothing_shouts(&cluster);
 }
@@ -106,9 +97,7 @@ fn what_was_there_before_is_not_adopted() {
     let cluster = plain().not_created().start();
     let server = &cluster.coordinator;
     server.run("CREATE ROLE mallory LOGIN; GRANT CREATE ON DATABASE postgres TO mallory");
-    server
-        .session_as("mallory", "postgres")
-        .run("CREATE SCHEMA fleet");
+    server.session_as("mallory", "postgres").run("CREATE SCHEMA fleet");
     let error = server.error("CREATE EXTENSION citus_fleet");
     assert!(error.message.contains("fleet"), "{error}");
     server.run("DROP SCHEMA fleet");

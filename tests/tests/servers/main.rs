@@ -40,11 +40,7 @@ fn main() {
         hostile::suite(),
         without_citus::suite(),
     ];
-    let trials = suites
-        .into_iter()
-        .flatten()
-        .map(suite::Test::trial)
-        .collect();
+    let trials = suites.into_iter().flatten().map(suite::Test::trial).collect();
     // exit() runs the harness's clean-up, as every other end of the process does.
     libtest_mimic::run(&arguments, trials).exit();
 }

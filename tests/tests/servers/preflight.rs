@@ -51,24 +51,14 @@ fn fingerprint(server: &Server) -> Vec<String> {
         "SELECT extname, extversion FROM pg_extension ORDER BY 1".to_string(),
     ];
     if citus {
-        for table in [
-            "pg_dist_node",
-            "pg_dist_partition",
-            "pg_dist_local_group",
-            "pg_dist_shard",
-        ] {
-            queries.push(format!(
-                "SELECT t::text FROM pg_catalog.{table} t ORDER BY 1"
-            ));
+        for table in ["pg_dist_node", "pg_dist_partition", "pg_dist_local_group", "pg_dist_shard"] {
+            queries.push(format!("SELECT t::text FROM pg_catalog.{table} t ORDER BY 1"));
         }
     }
     if server.value("SELECT to_regclass('app.items') IS NOT NULL") == "t" {
         queries.push("SELECT i::text FROM app.items i ORDER BY 1".to_string());
     }
-    queries
-        .iter()
-        .map(|query| format!("{:?}", server.rows(query)))
-        .collect()
+    queries.iter().map(|query| format!("{:?}", server.rows(query))).collect()
 }
 
 /// Announces the victim beside the good worker, and checks that the one is kept out for a reason
@@ -81,29 +71,19 @@ fn kept_out(cluster: &Cluster, victim: &Server, state: &str, words: &[&str]) -> 
     let row = cluster.wait_for_state(victim.address, state);
     let reason = row["reason"].to_lowercase();
     for word in words {
-        assert!(
-            reason.contains(word),
-            "the reason does not tell of {word:?}: {row:?}"
-        );
+        assert!(reason.contains(word), "the reason does not tell of {word:?}: {row:?}");
     }
     assert!(!row["remedy"].is_empty(), "{row:?}");
     assert_eq!(&row["nodeid"], "", "{row:?}");
 
-    let rows = cluster
-        .coordinator
-        .rows("SELECT * FROM citus_autoregister()");
-    let told = rows
-        .iter()
-        .find(|row| row["nodename"] == victim.address.to_string());
+    let rows = cluster.coordinator.rows("SELECT * FROM citus_autoregister()");
+    let told = rows.iter().find(|row| row["nodename"] == victim.address.to_string());
     let told = told.unwrap_or_else(|| panic!("citus_autoregister() is silent about it: {rows:?}"));
     assert_ne!(&told["action"], "register", "{told:?}");
     assert!(!told["reason"].is_empty(), "{told:?}");
 
-    let addresses: Vec<String> = cluster
-        .nodes()
-        .iter()
-        .map(|n| n["nodename"].to_string())
-        .collect();
+    let addresses: Vec<String> =
+        cluster.nodes().iter().map(|n| n["nodename"].to_string()).collect();
     assert_eq!(addresses, [cluster.workers[0].address.to_string()]);
     assert_eq!(fingerprint(victim), before, "the server was changed");
     row
@@ -123,30 +103,14 @@ fn other_cluster() -> Cluster {
 
 fn a_worker_of_another_cluster() {
     let (cluster, other) = (cluster(), other_cluster());
-    kept_out(
-        &cluster,
-        &other.workers[0],
-        "refused",
-        &["cluster", "group"],
-    );
-    assert_eq!(
-        other.coordinator.value("SELECT count(*) FROM app.items"),
-        "50"
-    );
+    kept_out(&cluster, &other.workers[0], "refused", &["cluster", "group"]);
+    assert_eq!(other.coordinator.value("SELECT count(*) FROM app.items"), "50");
 }
 
 fn a_coordinator_of_another_cluster() {
     let (cluster, other) = (cluster(), other_cluster());
-    kept_out(
-        &cluster,
-        &other.coordinator,
-        "refused",
-        &["coordinator", "cluster"],
-    );
-    assert_eq!(
-        other.coordinator.value("SELECT count(*) FROM app.items"),
-        "50"
-    );
+    kept_out(&cluster, &other.coordinator, "refused", &["coordinator", "cluster"]);
+    assert_eq!(other.coordinator.value("SELECT count(*) FROM app.items"), "50");
 }
 
 fn a_single_node_with_distributed_tables() {
@@ -193,9 +157,7 @@ fn a_server_without_citus() {
 
 /// A server that claims another version of an extension than it has.
 fn with_version(cluster: &Cluster, extension: &str, version: &str) -> Server {
-    let spec = cluster
-        .worker_spec("other-version")
-        .set("citus.enable_version_checks", "off");
+    let spec = cluster.worker_spec("other-version").set("citus.enable_version_checks", "off");
     let server = Server::start(spec);
     server.run(&format!(
         "UPDATE pg_catalog.pg_extension SET extversion = '{version}' WHERE extname = '{extension}'"
@@ -220,9 +182,7 @@ fn another_vector_version() {
 
 fn no_prepared_transactions() {
     let cluster = cluster();
-    let spec = cluster
-        .worker_spec("no-prepared")
-        .set("max_prepared_transactions", "0");
+    let spec = cluster.worker_spec("no-prepared").set("max_prepared_transactions", "0");
     let server = Server::start(spec);
     kept_out(&cluster, &server, "refused", &["max_prepared_transactions"]);
 }
@@ -238,11 +198,7 @@ fn a_worker_without_vector_is_given_it() {
     until("the view has the worker's vector version", SOON, || {
         let row = cluster.worker_at(server.address)?;
         let version = cluster.coordinator.value(version);
-        if row["vector_version"] == version {
-            Ok(())
-        } else {
-            Err(format!("{row:?}"))
-        }
+        if row["vector_version"] == version { Ok(()) } else { Err(format!("{row:?}")) }
     });
 }
 
@@ -255,9 +211,7 @@ fn registered_once(cluster: &Cluster, server: &Server, addresses: &[IpAddr]) {
         let states: Vec<String> = addresses
             .iter()
             .map(|address| {
-                cluster
-                    .worker_at(*address)
-                    .map_or_else(|e| e, |row| row["state"].to_string())
+                cluster.worker_at(*address).map_or_else(|e| e, |row| row["state"].to_string())
             })
             .collect();
         if states.iter().any(|state| state == "active") {
@@ -274,9 +228,7 @@ fn registered_once(cluster: &Cluster, server: &Server, addresses: &[IpAddr]) {
         server.system_identifier()
     );
     assert_eq!(cluster.coordinator.value(&query), "1");
-    cluster
-        .coordinator
-        .run("CREATE TABLE t (id int); SELECT create_distributed_table('t', 'id')");
+    cluster.coordinator.run("CREATE TABLE t (id int); SELECT create_distributed_table('t', 'id')");
 }
 
 fn one_server_at_two_addresses_is_registered_once() {
@@ -301,12 +253,7 @@ fn a_clone_of_a_worker() {
     // The original is in first, so it is the copy that has to explain itself.
     cluster.announce_all();
     cluster.wait_until_all_active();
-    kept_out(
-        &cluster,
-        &clone,
-        "conflict",
-        &[&original.address.to_string()],
-    );
+    kept_out(&cluster, &clone, "conflict", &[&original.address.to_string()]);
 }
 
 fn two_clones_that_nobody_knows_yet() {

@@ -40,20 +40,15 @@ fn plain(workers: usize) -> Plan {
 /// Waits until the address is `unreachable`, for a reason that holds one of these words.
 #[track_caller]
 fn wait_until_unreachable(coordinator: &Server, address: IpAddr, words: &[&str]) -> String {
-    until(
-        &format!("{address} is unreachable: {words:?}"),
-        SOON,
-        || {
-            let row = citus_fleet_tests::fleet::worker_at(coordinator, address)?;
-            let reason = row["reason"].to_lowercase();
-            let fits =
-                &row["state"] == "unreachable" && words.iter().any(|word| reason.contains(word));
-            if !fits || row["remedy"].is_empty() {
-                return Err(format!("{row:?}"));
-            }
-            Ok(reason)
-        },
-    )
+    until(&format!("{address} is unreachable: {words:?}"), SOON, || {
+        let row = citus_fleet_tests::fleet::worker_at(coordinator, address)?;
+        let reason = row["reason"].to_lowercase();
+        let fits = &row["state"] == "unreachable" && words.iter().any(|word| reason.contains(word));
+        if !fits || row["remedy"].is_empty() {
+            return Err(format!("{row:?}"));
+        }
+        Ok(reason)
+    })
 }
 
 fn addresses_without_a_server_are_told_apart() {
@@ -87,9 +82,7 @@ fn addresses_without_a_server_are_told_apart() {
 
 fn servers_that_let_nobody_in_are_told_apart() {
     let cluster = plain(1).start();
-    let rejecting = cluster
-        .plain_spec("rejecting")
-        .hba(["host all all 127.0.0.0/8 reject"]);
+    let rejecting = cluster.plain_spec("rejecting").hba(["host all all 127.0.0.0/8 reject"]);
     let full = cluster
         .plain_spec("full")
         .set("max_connections", "5")
@@ -112,11 +105,7 @@ fn servers_that_let_nobody_in_are_told_apart() {
     let coordinator = &cluster.coordinator;
     wait_until_unreachable(coordinator, rejecting.address, &["pg_hba"]);
     wait_until_unreachable(coordinator, full.address, &["too many"]);
-    wait_until_unreachable(
-        coordinator,
-        closed.address,
-        &["not accepting", "starting up"],
-    );
+    wait_until_unreachable(coordinator, closed.address, &["not accepting", "starting up"]);
     cluster.wait_for_state(cluster.workers[0].address, "ready");
 
     // Each is let in as soon as its trouble is over.
@@ -128,13 +117,8 @@ fn servers_that_let_nobody_in_are_told_apart() {
 }
 
 fn a_missing_database_is_named() {
-    let cluster = plain(2)
-        .not_created()
-        .set("citus_fleet.database", "app")
-        .start();
-    let [with, without] = &cluster.workers[..] else {
-        unreachable!()
-    };
+    let cluster = plain(2).not_created().set("citus_fleet.database", "app").start();
+    let [with, without] = &cluster.workers[..] else { unreachable!() };
     for server in [&cluster.coordinator, with] {
         server.run("CREATE DATABASE app");
     }
@@ -147,11 +131,7 @@ fn a_missing_database_is_named() {
             );
             let mut rows = app.try_rows(&query).map_err(|error| error.to_string())?;
             let row = rows.pop().ok_or("it is not listed")?;
-            if &row["state"] == state {
-                Ok(row)
-            } else {
-                Err(format!("{row:?}"))
-            }
+            if &row["state"] == state { Ok(row) } else { Err(format!("{row:?}")) }
         })
     };
     wait_for(with.address, "ready");
@@ -178,35 +158,22 @@ fn an_endless_answer_costs_no_memory() {
     }
     let grown = resident_kib(pid).saturating_sub(before);
     assert!(grown < 32 * 1024, "the controller grew by {grown} KiB");
-    assert!(
-        !cluster.coordinator.log().contains("on and on"),
-        "a stranger's notices fill the log"
-    );
+    assert!(!cluster.coordinator.log().contains("on and on"), "a stranger's notices fill the log");
     assert_eq!(cluster.controller(), pid);
     cluster.wait_for_state(cluster.workers[0].address, "ready");
 }
 
 fn resident_kib(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
-    let line = status
-        .lines()
-        .find(|line| line.starts_with("VmRSS:"))
-        .expect("a VmRSS line");
-    line.split_whitespace()
-        .nth(1)
-        .and_then(|kib| kib.parse().ok())
-        .expect("a number")
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a VmRSS line");
+    line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number")
 }
 
 fn passwords_come_from_pg_dist_authinfo() {
     let cluster = Plan::workers(2).unannounced().start();
-    let [right, wrong] = &cluster.workers[..] else {
-        unreachable!()
-    };
+    let [right, wrong] = &cluster.workers[..] else { unreachable!() };
     // Citus gives a new worker the coordinator's roles with their passwords, so all have one.
-    cluster
-        .coordinator
-        .run("ALTER ROLE postgres PASSWORD 'canary-right'");
+    cluster.coordinator.run("ALTER ROLE postgres PASSWORD 'canary-right'");
     for (worker, password) in [(right, "canary-right"), (wrong, "canary-other")] {
         worker.run(&format!("ALTER ROLE postgres PASSWORD '{password}'"));
         worker.set_hba(&["host all all 127.0.0.0/8 scram-sha-256"]);
@@ -242,17 +209,13 @@ fn bad_addresses_do_not_delay_a_good_worker() {
         .set("citus_fleet.interval", "5s")
         .set("citus_fleet.probe_timeout", "3s")
         .start();
-    let holes: Vec<BlackHole> = (0..4)
-        .map(|_| BlackHole::start(cluster.subnet.address(), port()))
-        .collect();
+    let holes: Vec<BlackHole> =
+        (0..4).map(|_| BlackHole::start(cluster.subnet.address(), port())).collect();
     let silent = Stranger::start(cluster.subnet.address(), port(), Manner::Silent);
+    cluster.dns.behave_for("silent", citus_fleet_tests::Behaviour::Silent);
     cluster
-        .dns
-        .behave_for("silent", citus_fleet_tests::Behaviour::Silent);
-    cluster.coordinator.set(
-        "citus_fleet.workers",
-        &format!("silent, nowhere, {WORKER}:{}", port()),
-    );
+        .coordinator
+        .set("citus_fleet.workers", &format!("silent, nowhere, {WORKER}:{}", port()));
     let mut bad: Vec<IpAddr> = holes.iter().map(|hole| hole.address.ip()).collect();
     bad.push(silent.address.ip());
     cluster.announce_with(&bad);
@@ -260,11 +223,7 @@ fn bad_addresses_do_not_delay_a_good_worker() {
     // The next cycle comes within 5 s, its lookups and its probes take 3 s each at the most.
     until("the good worker is active", Duration::from_secs(12), || {
         let row = cluster.worker_at(good)?;
-        if &row["state"] == "active" {
-            Ok(())
-        } else {
-            Err(format!("{row:?}"))
-        }
+        if &row["state"] == "active" { Ok(()) } else { Err(format!("{row:?}")) }
     });
     for address in bad {
         cluster.wait_for_state(address, "unreachable");
@@ -286,11 +245,7 @@ fn a_frozen_worker_is_unreachable_and_stays_registered() {
     cluster.workers[1].thaw();
     cluster.wait_until_all_active();
     cluster.workers[1].stop(Shutdown::Fast);
-    wait_until_unreachable(
-        &cluster.coordinator,
-        cluster.workers[1].address,
-        &["refused"],
-    );
+    wait_until_unreachable(&cluster.coordinator, cluster.workers[1].address, &["refused"]);
     cluster.workers[1].begin();
     cluster.wait_until_all_active();
     assert_eq!(cluster.nodes().len(), before);
@@ -298,14 +253,8 @@ fn a_frozen_worker_is_unreachable_and_stays_registered() {
 
 fn tls_is_as_strict_as_node_conninfo_says() {
     let (authority, stranger) = (Authority::new(), Authority::new());
-    let conninfo = format!(
-        "sslmode=verify-full sslrootcert={}",
-        authority.root().display()
-    );
-    let cluster = Plan::workers(0)
-        .unannounced()
-        .set("citus.node_conninfo", &conninfo)
-        .start();
+    let conninfo = format!("sslmode=verify-full sslrootcert={}", authority.root().display());
+    let cluster = Plan::workers(0).unannounced().set("citus.node_conninfo", &conninfo).start();
     let spec = |name: &str| cluster.worker_spec(name);
     let certified = |name: &str, authority: &Authority, other: Option<Ipv4Addr>| -> Spec {
         let spec = spec(name);
@@ -315,21 +264,13 @@ fn tls_is_as_strict_as_node_conninfo_says() {
     let servers = Server::start_all(vec![
         certified("good", &authority, None),
         certified("other-authority", &stranger, None),
-        certified(
-            "other-address",
-            &authority,
-            Some(Ipv4Addr::new(127, 99, 99, 99)),
-        ),
+        certified("other-address", &authority, Some(Ipv4Addr::new(127, 99, 99, 99))),
         spec("no-tls"),
     ]);
     let addresses: Vec<IpAddr> = servers.iter().map(|server| server.address).collect();
     cluster.announce(&addresses);
     wait_for_state(&cluster.coordinator, addresses[0], "active");
-    wait_until_unreachable(
-        &cluster.coordinator,
-        addresses[1],
-        &["certificate verify failed"],
-    );
+    wait_until_unreachable(&cluster.coordinator, addresses[1], &["certificate verify failed"]);
     wait_until_unreachable(&cluster.coordinator, addresses[2], &["does not match"]);
     wait_until_unreachable(&cluster.coordinator, addresses[3], &["ssl"]);
     assert_eq!(cluster.nodes().len(), 1);

@@ -34,9 +34,8 @@ fn activations(cluster: &Cluster) -> Vec<String> {
 }
 
 fn a_worker_is_registered_within_seconds_of_its_start() {
-    let plan = Plan::workers(1)
-        .set("citus_fleet.interval", "5s")
-        .set("citus_fleet.probe_timeout", "3s");
+    let plan =
+        Plan::workers(1).set("citus_fleet.interval", "5s").set("citus_fleet.probe_timeout", "3s");
     let cluster = plan.start();
     cluster.wait_until_all_active();
     // DNS names it before it runs, as orchestrators do.
@@ -51,46 +50,21 @@ fn a_worker_is_registered_within_seconds_of_its_start() {
     assert!(taken < Duration::from_secs(5), "it took {taken:?}");
 
     let node = &cluster.nodes()[1];
-    assert_eq!(
-        (&node["nodename"], &node["nodeport"]),
-        (&row["nodename"], &row["nodeport"])
-    );
-    assert_eq!(
-        (&node["nodeid"], &node["groupid"]),
-        (&row["nodeid"], &row["groupid"])
-    );
+    assert_eq!((&node["nodename"], &node["nodeport"]), (&row["nodename"], &row["nodeport"]));
+    assert_eq!((&node["nodeid"], &node["groupid"]), (&row["nodeid"], &row["groupid"]));
     assert_eq!((&node["isactive"], &node["metadatasynced"]), ("t", "t"));
     // What the probes before it joined told is from another life; the next one tells anew.
     let row = until("the row is complete", SOON, || {
         let row = cluster.worker_at(late.address)?;
-        if row["system_identifier"].is_empty() {
-            Err(format!("{row:?}"))
-        } else {
-            Ok(row)
-        }
+        if row["system_identifier"].is_empty() { Err(format!("{row:?}")) } else { Ok(row) }
     });
     assert_eq!(row["system_identifier"], late.system_identifier());
     let version = "SELECT extversion FROM pg_extension WHERE extname = ";
-    assert_eq!(
-        row["citus_version"],
-        late.value(&format!("{version}'citus'"))
-    );
-    assert_eq!(
-        row["vector_version"],
-        late.value(&format!("{version}'vector'"))
-    );
-    assert!(
-        row["server_version"].starts_with(&late.value("SHOW server_version")[..2]),
-        "{row:?}"
-    );
-    assert!(
-        !row["since"].is_empty() && !row["last_seen"].is_empty(),
-        "{row:?}"
-    );
-    assert!(
-        row["round_trip_ms"].parse::<f64>().is_ok_and(|ms| ms > 0.0),
-        "{row:?}"
-    );
+    assert_eq!(row["citus_version"], late.value(&format!("{version}'citus'")));
+    assert_eq!(row["vector_version"], late.value(&format!("{version}'vector'")));
+    assert!(row["server_version"].starts_with(&late.value("SHOW server_version")[..2]), "{row:?}");
+    assert!(!row["since"].is_empty() && !row["last_seen"].is_empty(), "{row:?}");
+    assert!(row["round_trip_ms"].parse::<f64>().is_ok_and(|ms| ms > 0.0), "{row:?}");
     assert_eq!((&row["reason"], &row["remedy"]), ("", ""));
 }
 
@@ -102,9 +76,7 @@ fn three_workers_at_once() {
         "CREATE TABLE items (id bigint PRIMARY KEY, v vector(3));
          SELECT create_distributed_table('items', 'id', shard_count := 6)",
     );
-    cluster
-        .coordinator
-        .run("CREATE INDEX ON items USING hnsw (v vector_l2_ops)");
+    cluster.coordinator.run("CREATE INDEX ON items USING hnsw (v vector_l2_ops)");
     cluster.coordinator.run(
         "INSERT INTO items SELECT n, format('[%s,0,1]', n)::vector FROM generate_series(1, 99) n",
     );
@@ -139,15 +111,8 @@ fn the_coordinator_is_killed_in_the_middle() {
     until("Citus is at work on a worker", SOON, || {
         let citus =
             "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'citus_internal%'";
-        let busy = cluster
-            .workers
-            .iter()
-            .any(|worker| worker.value(citus) != "0");
-        if busy {
-            Ok(())
-        } else {
-            Err("no session of Citus")
-        }
+        let busy = cluster.workers.iter().any(|worker| worker.value(citus) != "0");
+        if busy { Ok(()) } else { Err("no session of Citus") }
     });
     cluster.coordinator.kill();
     cluster.coordinator.begin();
@@ -155,22 +120,16 @@ fn the_coordinator_is_killed_in_the_middle() {
     let nodes = cluster.nodes();
     assert_eq!(nodes.len(), 6);
     assert!(
-        nodes
-            .iter()
-            .all(|node| &node["isactive"] == "t" && &node["metadatasynced"] == "t"),
+        nodes.iter().all(|node| &node["isactive"] == "t" && &node["metadatasynced"] == "t"),
         "{nodes:?}"
     );
     assert_eq!(activations(&cluster), ["1"; 6]);
-    cluster
-        .coordinator
-        .run("CREATE TABLE t (id int); SELECT create_distributed_table('t', 'id')");
+    cluster.coordinator.run("CREATE TABLE t (id int); SELECT create_distributed_table('t', 'id')");
 }
 
 fn a_dead_worker_keeps_others_waiting_and_says_so() {
     let cluster = Plan::workers(2).unannounced().start();
-    let [first, second] = &cluster.workers[..] else {
-        unreachable!()
-    };
+    let [first, second] = &cluster.workers[..] else { unreachable!() };
     cluster.announce(&[first.address]);
     cluster.wait_for_state(first.address, "active");
     first.stop(Shutdown::Immediate);
@@ -179,11 +138,7 @@ fn a_dead_worker_keeps_others_waiting_and_says_so() {
     until("the reason names the dead worker", SOON, || {
         let row = cluster.worker_at(second.address)?;
         let named = row["reason"].contains(&first.address.to_string());
-        if &row["state"] != "active" && named {
-            Ok(())
-        } else {
-            Err(format!("{row:?}"))
-        }
+        if &row["state"] != "active" && named { Ok(()) } else { Err(format!("{row:?}")) }
     });
     assert_eq!(cluster.nodes().len(), 1);
     first.begin();
@@ -199,14 +154,9 @@ fn a_disabled_worker_is_reported() {
         worker.address, worker.port
     ));
     let row = cluster.wait_for_state(worker.address, "inactive");
-    assert!(
-        !row["reason"].is_empty() && row["remedy"].contains("citus_activate_node"),
-        "{row:?}"
-    );
+    assert!(!row["reason"].is_empty() && row["remedy"].contains("citus_activate_node"), "{row:?}");
     cluster.wait_for_cycles(2);
-    let states = cluster
-        .coordinator
-        .rows("SELECT isactive FROM pg_dist_node WHERE NOT isactive");
+    let states = cluster.coordinator.rows("SELECT isactive FROM pg_dist_node WHERE NOT isactive");
     assert_eq!(states.len(), 1);
     cluster.coordinator.run(&row["remedy"]);
     cluster.wait_until_all_active();
@@ -215,19 +165,14 @@ fn a_disabled_worker_is_reported() {
 fn a_worker_that_comes_back_blank_is_not_overwritten() {
     let mut cluster = Cluster::with_workers(2);
     cluster.wait_until_all_active();
-    cluster
-        .coordinator
-        .run("CREATE TABLE t (id int); SELECT create_distributed_table('t', 'id')");
+    cluster.coordinator.run("CREATE TABLE t (id int); SELECT create_distributed_table('t', 'id')");
     let lost = cluster.workers.pop().expect("two workers");
     let mut spec = cluster.worker_spec("blank");
     spec.addresses = vec![lost.address];
     drop(lost);
     let blank = Server::start(spec);
     let row = cluster.wait_for_state(blank.address, "blank");
-    assert!(
-        !row["reason"].is_empty() && !row["remedy"].is_empty(),
-        "{row:?}"
-    );
+    assert!(!row["reason"].is_empty() && !row["remedy"].is_empty(), "{row:?}");
     autoregister(&cluster);
     cluster.wait_for_state(blank.address, "blank");
     assert_eq!(blank.value("SELECT groupid FROM pg_dist_local_group"), "0");
@@ -237,13 +182,9 @@ fn a_worker_that_comes_back_blank_is_not_overwritten() {
 }
 
 fn a_worker_that_is_gone_counts_as_absent_and_stays() {
-    let cluster = Plan::workers(2)
-        .set("citus_fleet.absent_after", "1s")
-        .start();
+    let cluster = Plan::workers(2).set("citus_fleet.absent_after", "1s").start();
     cluster.wait_until_all_active();
-    let [stays, goes] = &cluster.workers[..] else {
-        unreachable!()
-    };
+    let [stays, goes] = &cluster.workers[..] else { unreachable!() };
     cluster.announce(&[stays.address]);
     goes.stop(Shutdown::Immediate);
     cluster.wait_for_state(goes.address, "absent");
@@ -260,24 +201,16 @@ fn the_coordinators_host_is_set_when_asked_for() {
     let address: IpAddr = cluster.coordinator.address;
     let row = cluster.wait_for_state(cluster.workers[0].address, "ready");
     assert!(row["reason"].contains("localhost"), "{row:?}");
-    assert!(
-        row["remedy"].contains("citus_set_coordinator_host"),
-        "{row:?}"
-    );
+    assert!(row["remedy"].contains("citus_set_coordinator_host"), "{row:?}");
     throughout("nothing is guessed", Duration::from_secs(2), || {
         cluster
             .coordinator
             .try_value("SELECT count(*) FROM pg_dist_node WHERE nodename <> 'localhost'")
             .and_then(|count| if count == "0" { Ok(()) } else { Err(count) })
     });
-    cluster.coordinator.set(
-        "citus_fleet.coordinator_host",
-        &format!("{address}:{}", port()),
-    );
+    cluster.coordinator.set("citus_fleet.coordinator_host", &format!("{address}:{}", port()));
     cluster.wait_until_all_active();
-    let own = cluster
-        .coordinator
-        .rows("SELECT * FROM pg_dist_node WHERE groupid = 0");
+    let own = cluster.coordinator.rows("SELECT * FROM pg_dist_node WHERE groupid = 0");
     assert_eq!(own.len(), 1);
     assert_eq!(
         (&own[0]["nodename"], &own[0]["nodeport"]),
@@ -288,20 +221,12 @@ fn the_coordinators_host_is_set_when_asked_for() {
 fn names_are_registered_only_where_they_lead_to_one_server() {
     // The system's resolver, which Citus uses, does not know these names: nodes go by address.
     let cluster = Cluster::with_workers(2);
-    cluster
-        .dns
-        .pointers(cluster.workers[0].address, &["worker-1.test"]);
+    cluster.dns.pointers(cluster.workers[0].address, &["worker-1.test"]);
     cluster.wait_until_all_active();
-    let mut names: Vec<String> = cluster
-        .nodes()
-        .iter()
-        .map(|node| node["nodename"].to_string())
-        .collect();
-    let mut addresses: Vec<String> = cluster
-        .workers
-        .iter()
-        .map(|w| w.address.to_string())
-        .collect();
+    let mut names: Vec<String> =
+        cluster.nodes().iter().map(|node| node["nodename"].to_string()).collect();
+    let mut addresses: Vec<String> =
+        cluster.workers.iter().map(|w| w.address.to_string()).collect();
     names.sort();
     addresses.sort();
     assert_eq!(names, addresses);

@@ -67,10 +67,7 @@ fn bad_settings_are_refused_with_the_part_that_is_wrong() {
             Err(error) => {
                 let told = format!("{} {} {}", error.message, error.detail, error.hint);
                 assert_eq!(error.state, "22023", "{name} = {value:?}: {error}");
-                assert!(
-                    told.contains(part),
-                    "{name} = {value:?} does not name {part:?}: {error}"
-                );
+                assert!(told.contains(part), "{name} = {value:?} does not name {part:?}: {error}");
             }
         }
     }
@@ -79,16 +76,9 @@ fn bad_settings_are_refused_with_the_part_that_is_wrong() {
     std::fs::write(&conf, "citus_fleet.workers = 'a/b'\n").expect("the file can be written");
     server.run("SELECT pg_reload_conf()");
     until("the log names the part", SOON, || {
-        if server.log().contains("a/b") {
-            Ok(())
-        } else {
-            Err("no word of it")
-        }
+        if server.log().contains("a/b") { Ok(()) } else { Err("no word of it") }
     });
-    assert_eq!(
-        server.session().value("SHOW citus_fleet.workers"),
-        format!("worker:{}", port())
-    );
+    assert_eq!(server.session().value("SHOW citus_fleet.workers"), format!("worker:{}", port()));
 }
 
 fn good_settings_are_accepted() {
@@ -105,10 +95,7 @@ fn good_settings_are_accepted() {
         ("nameserver", "127.0.0.1"),
         ("nameserver", "127.0.0.1:5353"),
         ("nameserver", "[::1]:5353"),
-        (
-            "allowed_networks",
-            "private, 203.0.113.0/24, 2001:db8::/32, 198.51.100.7",
-        ),
+        ("allowed_networks", "private, 203.0.113.0/24, 2001:db8::/32, 198.51.100.7"),
         ("allowed_names", ".svc.cluster.local, example.test"),
         ("node_names", "address"),
         ("coordinator_host", "coordinator"),

@@ -15,12 +15,10 @@ pub fn suite() -> Vec<Test> {
         status_follows_what_happens,
         a_dump_restores_the_extension_without_its_state,
     );
-    tests.extend(
-        suite!("sql_surface", &[Need::Fleet, Need::Citus, Need::Vector];
-            autoregister_fails_with_a_hint,
-            doctor_finds_what_is_wrong,
-        ),
-    );
+    tests.extend(suite!("sql_surface", &[Need::Fleet, Need::Citus, Need::Vector];
+        autoregister_fails_with_a_hint,
+        doctor_finds_what_is_wrong,
+    ));
     tests
 }
 
@@ -39,11 +37,7 @@ const OBJECTS: &str = "
     AND d.refobjid = (SELECT oid FROM pg_catalog.pg_extension WHERE extname = 'citus_fleet')";
 
 fn names(server: &Server, query: &str) -> Vec<String> {
-    server
-        .rows(query)
-        .iter()
-        .map(|row| row["what"].to_string())
-        .collect()
+    server.rows(query).iter().map(|row| row["what"].to_string()).collect()
 }
 
 fn nothing_is_granted_to_public() {
@@ -62,11 +56,7 @@ fn nothing_is_granted_to_public() {
          AND NOT coalesce(p.proconfig::text LIKE '%search_path=%', false)"
     );
     for query in [functions, relations, definers] {
-        assert_eq!(
-            names(&cluster.coordinator, &query),
-            Vec::<String>::new(),
-            "{query}"
-        );
+        assert_eq!(names(&cluster.coordinator, &query), Vec::<String>::new(), "{query}");
     }
     let count = format!("SELECT count(*) FROM ({OBJECTS}) o WHERE o.classid = 'pg_proc'::regclass");
     assert_ne!(cluster.coordinator.value(&count), "0");
@@ -149,15 +139,12 @@ fn the_contract_is_there() {
     );
     let events = columns("fleet.events");
     for column in ["at", "nodename", "nodeport", "nodeid", "event", "detail"] {
-        assert!(
-            events.split(' ').any(|name| name == column),
-            "{column} is not in {events}"
-        );
+        assert!(events.split(' ').any(|name| name == column), "{column} is not in {events}");
     }
     let result = |function: &str| {
-        cluster.coordinator.value(&format!(
-            "SELECT pg_get_function_result('{function}'::regprocedure)"
-        ))
+        cluster
+            .coordinator
+            .value(&format!("SELECT pg_get_function_result('{function}'::regprocedure)"))
     };
     assert_eq!(
         result("pg_catalog.citus_autoregister(boolean)"),
@@ -193,14 +180,9 @@ fn the_contract_is_there() {
         assert_eq!(&setting["boot_val"], default, "{name}");
         assert!(!setting["short_desc"].is_empty(), "{name}");
     }
-    let event = cluster
-        .coordinator
-        .rows("SELECT * FROM fleet.events WHERE event = 'ready'");
+    let event = cluster.coordinator.rows("SELECT * FROM fleet.events WHERE event = 'ready'");
     assert_eq!(event.len(), 1, "{event:?}");
-    assert!(
-        !event[0]["at"].is_empty() && event[0]["detail"].starts_with('{'),
-        "{event:?}"
-    );
+    assert!(!event[0]["at"].is_empty() && event[0]["detail"].starts_with('{'), "{event:?}");
     // No setting can be invented under the extension's prefix.
     let unknown = cluster.coordinator.error("SET citus_fleet.wrokers = 'x'");
     assert_eq!(unknown.state, "42602", "{unknown}");
@@ -210,21 +192,16 @@ fn status_follows_what_happens() {
     let cluster = plain().start();
     cluster.wait_for_state(cluster.workers[0].address, "ready");
     let status = |key: &str| {
-        cluster.coordinator.value(&format!(
-            "SELECT coalesce(fleet.status()->>'{key}', '(null)')"
-        ))
+        cluster.coordinator.value(&format!("SELECT coalesce(fleet.status()->>'{key}', '(null)')"))
     };
     for key in ["role", "last_cycle", "errors"] {
         assert_ne!(status(key), "(null)", "{key}");
     }
     assert_eq!(status("paused"), "false");
     assert_eq!(status("workers"), "{\"ready\": 1}");
-    for (call, paused) in [
-        ("pause", "true"),
-        ("pause", "true"),
-        ("resume", "false"),
-        ("resume", "false"),
-    ] {
+    for (call, paused) in
+        [("pause", "true"), ("pause", "true"), ("resume", "false"), ("resume", "false")]
+    {
         cluster.coordinator.run(&format!("SELECT fleet.{call}()"));
         until(&format!("paused is {paused}"), SOON, || {
             let now = status("paused");
@@ -232,9 +209,7 @@ fn status_follows_what_happens() {
         });
     }
     // A pause that is rolled back was never one.
-    cluster
-        .coordinator
-        .run("BEGIN; SELECT fleet.pause(); ROLLBACK");
+    cluster.coordinator.run("BEGIN; SELECT fleet.pause(); ROLLBACK");
     cluster.wait_for_cycles(1);
     assert_eq!(status("paused"), "false");
 }
@@ -244,22 +219,13 @@ fn a_dump_restores_the_extension_without_its_state() {
     cluster.wait_for_state(cluster.workers[0].address, "ready");
     let directory = cluster.coordinator.directory();
     let mut dump = citus_fleet_tests::server::process::program("pg_dump");
-    dump.arg("-h")
-        .arg(directory)
-        .args(["-p", &port().to_string(), "-U", "postgres", "postgres"]);
+    dump.arg("-h").arg(directory).args(["-p", &port().to_string(), "-U", "postgres", "postgres"]);
     let output = dump.output().expect("pg_dump runs");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(text.contains("CREATE EXTENSION IF NOT EXISTS citus_fleet"));
     // A restore elsewhere must not bring this cluster's workers or a second schema with it.
-    assert!(
-        !text.contains(&cluster.workers[0].address.to_string()),
-        "{text}"
-    );
+    assert!(!text.contains(&cluster.workers[0].address.to_string()), "{text}");
     assert!(!text.contains("CREATE TABLE fleet."), "{text}");
 }
 
@@ -287,10 +253,7 @@ fn autoregister_fails_with_a_hint() {
         "CREATE ROLE deputy LOGIN;
          GRANT EXECUTE ON FUNCTION pg_catalog.citus_autoregister(boolean) TO deputy",
     );
-    let deputy = cluster
-        .coordinator
-        .session_as("deputy", "postgres")
-        .error(call);
+    let deputy = cluster.coordinator.session_as("deputy", "postgres").error(call);
     assert_eq!(deputy.state, "42501", "{deputy}");
     assert!(deputy.hint.to_lowercase().contains("superuser"), "{deputy}");
 
@@ -329,20 +292,13 @@ fn doctor_finds_what_is_wrong() {
     };
     let healthy = findings();
     assert!(healthy.len() >= 5, "{healthy:?}");
-    assert!(
-        healthy.iter().any(|(status, ..)| status == "ok"),
-        "{healthy:?}"
-    );
+    assert!(healthy.iter().any(|(status, ..)| status == "ok"), "{healthy:?}");
     let own = cluster.coordinator.address.to_string();
     for (name, good, bad) in [
         ("citus_fleet.workers", "", "nowhere.test"),
         ("citus_fleet.allowed_networks", "private", "0.0.0.0/0"),
         ("citus.local_hostname", &own, "localhost"),
-        (
-            "citus.node_conninfo",
-            "sslmode=verify-full",
-            "sslmode=disable",
-        ),
+        ("citus.node_conninfo", "sslmode=verify-full", "sslmode=disable"),
     ] {
         // The last part of the setting's name, or what is in it, has to be in the row.
         let word = match name {
@@ -351,14 +307,10 @@ fn doctor_finds_what_is_wrong() {
             other => other,
         };
         cluster.coordinator.set(name, good);
-        until(
-            &format!("doctor() is content with {name} = {good}"),
-            SOON,
-            || {
-                cluster.coordinator.forget_session();
-                wrong(word).map_or(Ok(()), |row| Err(format!("{row:?}")))
-            },
-        );
+        until(&format!("doctor() is content with {name} = {good}"), SOON, || {
+            cluster.coordinator.forget_session();
+            wrong(word).map_or(Ok(()), |row| Err(format!("{row:?}")))
+        });
         cluster.coordinator.set(name, bad);
         until(&format!("doctor() tells of {name} = {bad}"), SOON, || {
             cluster.coordinator.forget_session();

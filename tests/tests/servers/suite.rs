@@ -28,14 +28,8 @@ impl Test {
 /// One line where it went wrong; the runner prints the message again at the end.
 pub fn report_panic(panic: &PanicHookInfo<'_>) {
     let test = run::current_test().unwrap_or_default();
-    let place = panic
-        .location()
-        .map(ToString::to_string)
-        .unwrap_or_default();
-    eprintln!(
-        "{test}: {place}: {}",
-        panic.payload_as_str().unwrap_or("panic")
-    );
+    let place = panic.location().map(ToString::to_string).unwrap_or_default();
+    eprintln!("{test}: {place}: {}", panic.payload_as_str().unwrap_or("panic"));
 }
 
 /// The tests of one module, each named `module::function`, with what all of them need.

@@ -17,24 +17,17 @@ pub fn suite() -> Vec<Test> {
 }
 
 fn workers_are_discovered_probed_and_ready() {
-    let cluster = Plan::workers(3)
-        .without_citus()
-        .set("citus_fleet.allowed_networks", "127.0.0.0/8")
-        .start();
+    let cluster =
+        Plan::workers(3).without_citus().set("citus_fleet.allowed_networks", "127.0.0.0/8").start();
     for worker in &cluster.workers {
         let row = cluster.wait_for_state(worker.address, "ready");
         assert!(row["reason"].to_lowercase().contains("citus"), "{row:?}");
         assert!(row["remedy"].to_lowercase().contains("citus"), "{row:?}");
         assert_eq!(row["system_identifier"], worker.system_identifier());
-        assert!(
-            row["round_trip_ms"].parse::<f64>().is_ok_and(|ms| ms > 0.0),
-            "{row:?}"
-        );
+        assert!(row["round_trip_ms"].parse::<f64>().is_ok_and(|ms| ms > 0.0), "{row:?}");
         assert_eq!((&row["citus_version"], &row["nodeid"]), ("", ""));
     }
-    let error = cluster
-        .coordinator
-        .error("SELECT * FROM citus_autoregister()");
+    let error = cluster.coordinator.error("SELECT * FROM citus_autoregister()");
     assert_eq!(error.state, "55000", "{error}");
     assert!(error.hint.contains("citus"), "{error}");
     let doctor = cluster.coordinator.rows("SELECT * FROM fleet.doctor()");
@@ -58,11 +51,7 @@ fn the_library_alone_does_no_harm() {
     assert_eq!(server.rows("SELECT * FROM fleet.workers").len(), 0);
     until("the controller has looked around", SOON, || {
         let role = server.try_value("SELECT fleet.status()->>'role'")?;
-        if role.is_empty() || role == "waiting" {
-            Err(role)
-        } else {
-            Ok(())
-        }
+        if role.is_empty() || role == "waiting" { Err(role) } else { Ok(()) }
     });
     server.restart();
     server.run("DROP EXTENSION citus_fleet");
@@ -78,11 +67,7 @@ fn the_library_alone_does_no_harm() {
 }
 
 fn citus_may_come_later() {
-    let cluster = Plan::workers(0)
-        .without_citus()
-        .unannounced()
-        .not_created()
-        .start();
+    let cluster = Plan::workers(0).without_citus().unannounced().not_created().start();
     drop(cluster.coordinator);
     // Preloaded, and created only after the controller is at work.
     let spec = Spec::new("coordinator", cluster.subnet.address())
@@ -92,10 +77,7 @@ fn citus_may_come_later() {
         .set("citus_fleet.workers", &format!("worker:{}", port()))
         .set("citus_fleet.allowed_networks", "127.0.0.0/8")
         .set("citus_fleet.interval", "1s");
-    let coordinator = Server::start(Spec {
-        data: Data::Bare,
-        ..spec
-    });
+    let coordinator = Server::start(Spec { data: Data::Bare, ..spec });
     let worker = Server::start(Spec::new("worker", cluster.subnet.address()).citus());
     cluster.dns.addresses("worker", &[worker.address]);
     coordinator.run("CREATE EXTENSION citus_fleet");
