@@ -49,6 +49,11 @@ impl Figure {
         }
     }
 
+    pub fn rename(mut self, measurement: &str) -> Figure {
+        self.measurement = measurement.to_string();
+        self
+    }
+
     pub fn ours(mut self, text: impl Into<String>) -> Figure {
         self.ours = text.into();
         self

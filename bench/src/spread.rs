@@ -22,6 +22,10 @@ impl Spread {
         self.quantile(0.5)
     }
 
+    pub fn mean(&self) -> f64 {
+        self.0.iter().sum::<f64>() / self.0.len() as f64
+    }
+
     pub fn least(&self) -> f64 {
         self.quantile(0.0)
     }

@@ -1,72 +1,111 @@
-//! Measures the controller with 1,000 candidates when nothing happens any more: its share of a core,
-//! the WAL that is written meanwhile, its memory and its transactions, against one with no sources.
+//! Measures controllers with 1,000 candidates when nothing happens any more: their share of a core,
+//! the WAL written meanwhile, their memory and their transactions, against one with no sources. All
+//! of them are watched at the same time, for as long as it takes until everybody has been probed.
 
 mod window;
 
 use crate::crowd::{Crowd, addresses, free_port};
 use crate::effort::{Effort, say};
 use crate::fleet::{self, wait_for};
+use crate::process::Usage;
 use crate::report::{Figure, Goal};
 use crate::spread::Spread;
+use citus_fleet_tests::cluster::WORKER;
 use citus_fleet_tests::server::{Server, Spec};
 use citus_fleet_tests::{Cluster, until};
 use std::net::Ipv4Addr;
 use std::thread;
 use std::time::{Duration, Instant};
-use window::{Window, look};
+use window::{Calm, Hurried, calm, hurry};
 
 const CANDIDATES: usize = 1000;
 const SETTLED: Duration = Duration::from_secs(120);
+
+/// Healthy workers are probed in turn, four a second: a thousand take this long, less the fifth by
+/// which the controller is early.
+const ROUND: u64 = 205;
+
+/// How long the patience with a dead address grows; then it is tried every 30 s, its name every 60 s.
+const PATIENT: Duration = Duration::from_secs(225);
 
 /// Blocks of loopback, one for each kind of candidate.
 const DEAD: u8 = 65;
 const SAME: u8 = 66;
 const CROWD: u8 = 67;
 
+struct Case {
+    what: &'static str,
+    cluster: Cluster,
+    /// Whoever answers at the addresses.
+    _answering: Option<Box<dyn Send>>,
+}
+
 pub fn measure(effort: Effort) -> Vec<Figure> {
-    let span = effort.seconds(30, 10);
-    // Patience with the dead grows for four minutes, so they begin to be dead first.
-    let dead = quiet();
-    dead.dns.addresses("dead", &addresses(DEAD, CANDIDATES));
-    watch(&dead, &format!("dead:{}", free_port()));
-    let since = Instant::now();
-    let all = counts("unreachable");
-    wait_for(&dead, "all are unreachable", SETTLED, STATES, &all);
-    say("steady", &format!("{CANDIDATES} dead candidates are known"));
-    let early = dead_for(&dead, since, effort.seconds(30, 10), span);
+    let began = Instant::now();
+    let dead = dead();
+    let newborn = Usage::of(dead.cluster.controller());
+    let cases = [dead, same_server(), ready(), active(), idle()];
+    let young = Usage::of(cases[0].cluster.controller()).percent_since(&newborn);
+    let young_age = began.elapsed();
 
-    let mut cases = Vec::new();
-    let mut idle = Vec::new();
-    let alive = quiet();
-    idle.push(observe(&alive, "no sources", effort.seconds(15, 5)));
-    cases.push(("one server behind 1,000 addresses", same_server(&alive, span)));
-    // Nobody's changes: the crowd cannot be added by Citus.
-    alive.coordinator.set("citus_fleet.enabled", "off");
-    let crowd = Crowd::start(&alive.coordinator);
-    let members = addresses(CROWD, CANDIDATES);
-    alive.dns.addresses("crowd", &members);
-    watch(&alive, &format!("crowd:{}", crowd.port));
-    let ready = counts("ready");
-    wait_for(&alive, "all are ready", SETTLED, STATES, &ready);
-    cases.push(("1,000 workers, not registered", observe(&alive, "1,000 ready", span)));
-    crowd.register(&alive.coordinator, &members);
-    alive.coordinator.set("citus_fleet.enabled", "on");
-    let active = counts("active");
-    wait_for(&alive, "all are active", SETTLED, STATES, &active);
-    cases.push(("1,000 workers, registered", observe(&alive, "1,000 active", span)));
-    alive.coordinator.run("DELETE FROM pg_catalog.pg_dist_node WHERE groupid >= 1000");
-    watch(&alive, "");
-    idle.push(observe(&alive, "no sources", effort.seconds(15, 5)));
-    drop(alive);
+    let span = effort.seconds(ROUND, 20);
+    say("steady", &format!("all have settled; watched for {} s", span.as_secs()));
+    let watching = Instant::now();
+    let clusters: Vec<&Cluster> = cases.iter().map(|case| &case.cluster).collect();
+    let mut calms = calm(&clusters, span);
+    // What the dead cost is settled later than the rest.
+    let early = PATIENT.saturating_sub(watching.duration_since(began));
+    let dead_age = calms[0].keep_after(early) + watching.duration_since(began);
+    let seen: Vec<Seen> = cases
+        .iter()
+        .zip(calms)
+        .map(|(case, calm)| {
+            say("steady", &format!("{}: {}", case.what, calm.line()));
+            let hurried = hurry(&case.cluster);
+            say("steady", &format!("{}: {}", case.what, hurried.line()));
+            Seen { what: case.what, calm, hurried }
+        })
+        .collect();
+    let [seen @ .., idle] = &seen[..] else { unreachable!("the last one is idle") };
 
-    let age = effort.seconds(240, 60);
-    let late = dead_for(&dead, since, age, span);
-    let dead_long = format!("1,000 dead addresses, after {} min", age.as_secs() / 60);
-    cases.insert(0, (&dead_long, late));
-    let early_cpu = Figure::new("CPU: 1,000 dead addresses, in their first minute")
-        .ours(format!("{} % of a core", early.cpu.show(2)))
-        .samples("percent", early.cpu.values());
-    figures(&cases, &idle, early_cpu)
+    let mut figures: Vec<Figure> = seen.iter().map(|seen| cpu(seen, idle)).collect();
+    figures[0] = cpu_of_the_dead(&seen[0], idle, dead_age);
+    figures.insert(
+        1,
+        Figure::new(&format!("CPU: {}, their first {} s", seen[0].what, young_age.as_secs()))
+            .ours(format!("{young:.2} % of a core"))
+            .samples("percent", &[young]),
+    );
+    let seconds = span.as_secs();
+    figures.push(worst(&format!("WAL in {seconds} s"), "bytes", seen, idle, ("none", 0.0), |s| {
+        s.calm.wal
+    }));
+    figures.push(worst(
+        &format!("Memory gained in {seconds} s"),
+        "KiB",
+        seen,
+        idle,
+        ("≤ 64 KiB", 64.0),
+        |s| s.calm.gained,
+    ));
+    figures.push(worst(
+        "Memory gained in 100 hurried cycles",
+        "KiB",
+        seen,
+        idle,
+        ("≤ 64 KiB", 64.0),
+        |s| s.hurried.gained,
+    ));
+    figures.push(worst("Longest transaction seen", "ms", seen, idle, ("< 50 ms", 50.0), |s| {
+        s.hurried.longest
+    }));
+    figures
+}
+
+struct Seen {
+    what: &'static str,
+    calm: Calm,
+    hurried: Hurried,
 }
 
 /// A coordinator whose Citus has nothing to say to the workers, since most of them are none, and
@@ -79,39 +118,48 @@ fn quiet() -> Cluster {
         .set("checkpoint_timeout", "1d")
         .set("max_wal_size", "1GB")
         .start();
-    until("the controller runs", SETTLED, || {
-        cluster.coordinator.try_value("SELECT (fleet.status()->>'last_cycle')::float8 > 0")
+    until("the controller has looked around", SETTLED, || {
+        cluster.coordinator.try_value("SELECT (fleet.status()->>'cycles')::int FROM pg_sleep(0.1)")
     });
     cluster
 }
 
-fn watch(cluster: &Cluster, sources: &str) {
-    cluster.coordinator.set("citus_fleet.workers", sources);
+fn name_all(cluster: &Cluster, block: u8, port: u16) {
+    cluster.dns.addresses(WORKER, &addresses(block, CANDIDATES));
+    let source = format!("{WORKER}:{port}");
+    cluster.coordinator.set("citus_fleet.workers", &source);
 }
 
 const STATES: &str = "SELECT fleet.status()->'workers'";
 
-fn counts(state: &str) -> String {
-    format!("{{\"{state}\": {CANDIDATES}}}")
+fn wait_for_all(cluster: &Cluster, state: &str) {
+    let counts = format!("{{\"{state}\": {CANDIDATES}}}");
+    wait_for(cluster, &format!("all are {state}"), SETTLED, STATES, &counts);
+    say("steady", &format!("{CANDIDATES} are {state}"));
 }
 
-fn dead_for(dead: &Cluster, since: Instant, age: Duration, span: Duration) -> Window {
-    thread::sleep(age.saturating_sub(since.elapsed()));
-    let what = format!("{CANDIDATES} dead for {} s", since.elapsed().as_secs());
-    observe(dead, &what, span)
+fn idle() -> Case {
+    Case { what: "no sources", cluster: quiet(), _answering: None }
+}
+
+fn dead() -> Case {
+    let cluster = quiet();
+    name_all(&cluster, DEAD, free_port());
+    wait_for_all(&cluster, "unreachable");
+    Case { what: "1,000 dead addresses", cluster, _answering: None }
 }
 
 /// One real worker that listens everywhere: real logins, and one server to be known as one.
-fn same_server(cluster: &Cluster, span: Duration) -> Window {
+fn same_server() -> Case {
+    let cluster = quiet();
     let mut spec = Spec::new("everywhere", Ipv4Addr::UNSPECIFIED)
         .citus()
         .preload("citus_fleet")
         .set("max_connections", "1100");
     spec.port = free_port();
     let worker = Server::start(spec);
-    cluster.dns.addresses("same", &addresses(SAME, CANDIDATES));
-    watch(cluster, &format!("same:{}", worker.port));
-    wait_for(cluster, "it is active once", SETTLED, STATES, "{\"active\": 1}");
+    name_all(&cluster, SAME, worker.port);
+    wait_for(&cluster, "it is active once", SETTLED, STATES, "{\"active\": 1}");
     // All thousand log in at once; those that were turned away try again soon.
     let errors = || cluster.coordinator.value("SELECT fleet.status()->>'probe_errors'");
     let mut before = errors();
@@ -120,59 +168,66 @@ fn same_server(cluster: &Cluster, span: Duration) -> Window {
         let now = errors();
         if now == std::mem::replace(&mut before, now.clone()) { Ok(()) } else { Err(now) }
     });
-    let window = observe(cluster, "1,000 addresses of one server", span);
-    watch(cluster, "");
-    cluster.coordinator.run(
-        "SELECT pg_catalog.citus_remove_node(nodename, nodeport)
-         FROM pg_catalog.pg_dist_node WHERE groupid <> 0",
-    );
-    window
+    say("steady", &format!("one server is active at {CANDIDATES} addresses"));
+    Case { what: "one server at 1,000 addresses", cluster, _answering: Some(Box::new(worker)) }
 }
 
-fn observe(cluster: &Cluster, what: &str, span: Duration) -> Window {
-    let window = look(cluster, span);
-    say("steady", &format!("{what}: {}", window.line()));
-    window
+/// Workers that could be registered, and are not, since changes are withheld.
+fn ready() -> Case {
+    let cluster = quiet();
+    cluster.coordinator.set("citus_fleet.enabled", "off");
+    let crowd = Crowd::start(&cluster.coordinator);
+    name_all(&cluster, CROWD, crowd.port);
+    wait_for_all(&cluster, "ready");
+    Case { what: "1,000 workers, not registered", cluster, _answering: Some(Box::new(crowd)) }
 }
 
-fn figures(cases: &[(&str, Window)], idle: &[Window], early_cpu: Figure) -> Vec<Figure> {
-    let idle_cpu = Spread::new(idle.iter().flat_map(|window| window.cpu.values().to_vec()));
-    let mut figures: Vec<Figure> = cases
-        .iter()
-        .map(|(what, window)| {
-            Figure::new(&format!("CPU: {what}"))
-                .ours(format!("{} % of a core", window.cpu.show(2)))
-                .baseline(format!("{} %: no sources", idle_cpu.show(2)))
-                .difference(format!("+{:.2} points", window.mean_cpu - idle_cpu.median()))
-                .goal("< 1 %", Goal::AtMost(1.0), window.mean_cpu)
-                .samples("percent", window.cpu.values())
-                .samples("baseline_percent", idle_cpu.values())
-        })
-        .collect();
-    figures.insert(1, early_cpu);
+fn active() -> Case {
+    let cluster = quiet();
+    let crowd = Crowd::start(&cluster.coordinator);
+    // Before DNS names them: Citus itself could not add them.
+    crowd.register(&cluster.coordinator, &addresses(CROWD, CANDIDATES));
+    name_all(&cluster, CROWD, crowd.port);
+    wait_for_all(&cluster, "active");
+    Case { what: "1,000 workers, registered", cluster, _answering: Some(Box::new(crowd)) }
+}
 
-    let of = |part: fn(&Window) -> f64, windows: &mut dyn Iterator<Item = &Window>| -> Vec<f64> {
-        windows.map(part).collect()
-    };
-    let mut worst =
-        |what: &str, unit: &str, digits: usize, goal: (&str, f64), part: fn(&Window) -> f64| {
-            let ours = of(part, &mut cases.iter().map(|(_, window)| window));
-            let baseline = of(part, &mut idle.iter());
-            let most = Spread::new(ours.clone()).most();
-            figures.push(
-                Figure::new(what)
-                    .ours(format!("{most:.digits$} {unit}, the worst of {}", ours.len()))
-                    .baseline(format!(
-                        "{:.digits$} {unit}: no sources",
-                        Spread::new(baseline.clone()).most()
-                    ))
-                    .goal(goal.0, Goal::AtMost(goal.1), most)
-                    .samples("each", &ours)
-                    .samples("baseline", &baseline),
-            );
-        };
-    worst("WAL written in the window", "bytes", 0, ("none", 0.0), |w| w.wal);
-    worst("Memory grown in 100 cycles", "KiB", 0, ("flat: ≤ 64 KiB", 64.0), |w| w.growth);
-    worst("Longest transaction seen", "ms", 1, ("< 50 ms", 50.0), |w| w.longest);
-    figures
+fn cpu(seen: &Seen, idle: &Seen) -> Figure {
+    let (ours, baseline) = (Spread::new(seen.calm.cpu.clone()), Spread::new(idle.calm.cpu.clone()));
+    Figure::new(&format!("CPU: {}", seen.what))
+        .ours(format!("{:.2} % of a core ({:.1}–{:.1})", ours.mean(), ours.least(), ours.most()))
+        .baseline(format!(
+            "{:.2} % ({:.1}–{:.1}): no sources",
+            baseline.mean(),
+            baseline.least(),
+            baseline.most()
+        ))
+        .difference(format!("{:+.2} points", ours.mean() - baseline.mean()))
+        .goal("< 1 %", Goal::AtMost(1.0), ours.mean())
+        .samples("percent", &seen.calm.cpu)
+        .samples("baseline_percent", &idle.calm.cpu)
+}
+
+fn cpu_of_the_dead(seen: &Seen, idle: &Seen, age: Duration) -> Figure {
+    cpu(seen, idle).rename(&format!("CPU: {}, after {} s", seen.what, age.as_secs()))
+}
+
+/// One figure for all cases: what holds for the worst of them holds for all.
+fn worst(
+    what: &str,
+    unit: &str,
+    seen: &[Seen],
+    idle: &Seen,
+    goal: (&str, f64),
+    part: fn(&Seen) -> f64,
+) -> Figure {
+    let ours: Vec<f64> = seen.iter().map(part).collect();
+    let most = Spread::new(ours.clone()).most();
+    let baseline = part(idle);
+    Figure::new(&format!("{what}, the worst of {}", ours.len()))
+        .ours(format!("{} {unit}", (most * 10.0).round() / 10.0))
+        .baseline(format!("{} {unit}: no sources", (baseline * 10.0).round() / 10.0))
+        .goal(goal.0, Goal::AtMost(goal.1), most)
+        .samples("each", &ours)
+        .samples("baseline", &[baseline])
 }

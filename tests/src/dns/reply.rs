@@ -69,7 +69,7 @@ pub fn to(query: &[u8], transport: Transport, zone: &mut Zone) -> Replies {
             replies
         }
         Behaviour::CnameLoop => {
-            let other = raw_name("loop.invalid");
+            let other = raw_name("loop.example");
             let mut message = empty(&query, &asked);
             for (from, to) in [(&asked.name, &other), (&other, &asked.name)] {
                 let data = RData::CNAME(CNAME(to.clone()));
