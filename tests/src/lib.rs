@@ -9,14 +9,18 @@ pub mod fleet;
 pub mod install;
 pub mod need;
 pub mod net;
+pub mod relay;
 pub mod run;
 pub mod server;
 pub mod tls;
 pub mod wait;
+pub mod writer;
 
 pub use cluster::Cluster;
 pub use dns::{Behaviour, Dns};
 pub use need::Need;
+pub use relay::Relay;
 pub use run::Subnet;
 pub use server::{Server, Shutdown, Spec};
 pub use wait::{until, within};
+pub use writer::Writer;

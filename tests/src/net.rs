@@ -182,16 +182,25 @@ impl BlackHole {
 impl BlackHole {
     /// Whether somebody waits for an answer right now: a socket in state SYN_SENT.
     pub fn has_caller(&self) -> bool {
-        let IpAddr::V4(ip) = self.address.ip() else {
-            return false;
-        };
-        let remote = format!("{:08X}:{:04X}", u32::from_ne_bytes(ip.octets()), self.address.port());
-        let table = std::fs::read_to_string("/proc/net/tcp").unwrap_or_default();
-        table.lines().any(|line| {
-            let mut fields = line.split_whitespace().skip(2);
-            fields.next() == Some(remote.as_str()) && fields.next() == Some("02")
-        })
+        has_socket(self.address, "02")
     }
+}
+
+/// Whether somebody on this machine is connected to an IPv4 address.
+pub fn is_connected(to: SocketAddr) -> bool {
+    has_socket(to, "01")
+}
+
+fn has_socket(to: SocketAddr, state: &str) -> bool {
+    let IpAddr::V4(ip) = to.ip() else {
+        return false;
+    };
+    let remote = format!("{:08X}:{:04X}", u32::from_ne_bytes(ip.octets()), to.port());
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap_or_default();
+    table.lines().any(|line| {
+        let mut fields = line.split_whitespace().skip(2);
+        fields.next() == Some(remote.as_str()) && fields.next() == Some(state)
+    })
 }
 
 fn listen_without_queue(ip: Ipv4Addr, port: u16) -> OwnedFd {

@@ -4,11 +4,11 @@
 
 use std::cell::RefCell;
 use std::ffi::CString;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::{fs, io, process};
 
 const PREFIX: &str = "citus_fleet-";
@@ -141,6 +141,13 @@ impl Subnet {
     pub fn cidr(&self) -> String {
         format!("{}.{}.{}.0/24", self.base[0], self.base[1], self.base[2])
     }
+}
+
+/// The IPv6 loopback address, of which there is one: for one test at a time.
+pub fn ipv6() -> (IpAddr, MutexGuard<'static, ()>) {
+    static TAKEN: Mutex<()> = Mutex::new(());
+    let guard = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+    (IpAddr::V6(Ipv6Addr::LOCALHOST), guard)
 }
 
 thread_local! {

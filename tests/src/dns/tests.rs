@@ -1,3 +1,6 @@
+//! Owns the tests of the scripted DNS server: each behaviour as a client sees it on the wire.
+//! Must not go through a resolver, which would hide what was really sent.
+
 use super::*;
 use crate::run::Subnet;
 use hickory_proto::op::{Edns, Message, Query, ResponseCode};

@@ -163,6 +163,20 @@ impl Server {
         }
     }
 
+    /// Gives a server that is stopped another address, with the same data directory.
+    #[track_caller]
+    pub fn move_to(&mut self, address: impl Into<IpAddr>) {
+        assert!(lock(&self.postmaster).is_none(), "{} runs", self.name);
+        self.address = address.into();
+        self.spec.addresses = vec![self.address];
+    }
+
+    /// The description of a server with the same settings at another address: of a standby.
+    pub fn twin(&self, name: &str, address: impl Into<IpAddr>) -> Spec {
+        let addresses = vec![address.into()];
+        Spec { name: name.to_string(), addresses, ..self.spec.clone() }
+    }
+
     /// The postmaster's process id.
     #[track_caller]
     pub fn pid(&self) -> u32 {

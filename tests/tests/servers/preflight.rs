@@ -5,7 +5,7 @@ use crate::suite::{Test, suite};
 use citus_fleet_tests::cluster::Plan;
 use citus_fleet_tests::fleet::SOON;
 use citus_fleet_tests::server::Row;
-use citus_fleet_tests::{Cluster, Need, Server, until};
+use citus_fleet_tests::{Cluster, Need, Server, run, until};
 use std::net::IpAddr;
 
 pub fn suite() -> Vec<Test> {
@@ -239,8 +239,8 @@ fn one_server_at_two_addresses_is_registered_once() {
 }
 
 fn one_server_in_both_families_is_registered_once() {
+    let (six, _alone) = run::ipv6();
     let cluster = cluster();
-    let six: IpAddr = "::1".parse().expect("an address");
     let server = Server::start(cluster.worker_spec("both-families").also_at(six));
     registered_once(&cluster, &server, &[server.address, six]);
 }
