@@ -93,3 +93,12 @@ pub fn wait_for(cluster: &Cluster, what: &str, deadline: Duration, sql: &str, wa
         if seen == wanted { Ok(()) } else { Err(seen) }
     });
 }
+
+/// Ends a cluster; many servers one after the other would take a while.
+pub fn dismiss(mut cluster: Cluster) {
+    thread::scope(|scope| {
+        for worker in cluster.workers.drain(..) {
+            scope.spawn(|| drop(worker));
+        }
+    });
+}

@@ -62,6 +62,7 @@ pub fn measure(effort: Effort) -> Vec<Figure> {
             figure
         });
     }
+    fleet::dismiss(cluster);
     figures
 }
 

@@ -21,12 +21,13 @@ use window::{Calm, Hurried, calm, hurry};
 const CANDIDATES: usize = 1000;
 const SETTLED: Duration = Duration::from_secs(120);
 
-/// Healthy workers are probed in turn, four a second: a thousand take this long, less the fifth by
-/// which the controller is early.
-const ROUND: u64 = 205;
+/// Seconds in which every healthy one of a thousand workers is probed: four a second, begun early by
+/// a fifth of the time.
+const ROUND: u64 = 210;
 
-/// How long the patience with a dead address grows; then it is tried every 30 s, its name every 60 s.
-const PATIENT: Duration = Duration::from_secs(225);
+/// How old the dead are when they begin to count: the patience with them has nearly stopped growing
+/// (four minutes would end that), and a minute is left, in which their names too are asked for.
+const PATIENT: Duration = Duration::from_secs(180);
 
 /// Blocks of loopback, one for each kind of candidate.
 const DEAD: u8 = 65;

@@ -5,6 +5,7 @@
 use crate::run;
 use crate::server::{Server, Session, SqlError};
 use crate::wait::until;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -33,12 +34,18 @@ pub fn assert_exact(server: &Server, last: u64) {
         rows.iter().map(|row| (row["id"].to_string(), row["v"].to_string())).collect();
     let wanted: Vec<(String, String)> =
         (1..=last).map(|n| (n.to_string(), format!("[{n},0,1]"))).collect();
-    let lost: Vec<_> = wanted.iter().filter(|row| !found.contains(row)).take(10).collect();
-    let strange: Vec<_> = found.iter().filter(|row| !wanted.contains(row)).take(10).collect();
-    assert!(
-        found == wanted,
-        "{} rows instead of {last}; lost: {lost:?}; not ours: {strange:?}",
-        found.len()
+    if found == wanted {
+        return;
+    }
+    let missing = |rows: &[(String, String)], from: &[(String, String)]| -> Vec<String> {
+        let from: BTreeSet<_> = from.iter().collect();
+        rows.iter().filter(|row| !from.contains(row)).take(10).map(|row| row.0.clone()).collect()
+    };
+    panic!(
+        "{} rows instead of {last}; lost: {:?}; not ours: {:?}",
+        found.len(),
+        missing(&wanted, &found),
+        missing(&found, &wanted)
     );
 }
 

@@ -7,6 +7,8 @@ mod controller;
 mod discovery;
 mod harness;
 mod hostile;
+mod lifecycle;
+mod lifecycle_faults;
 mod preflight;
 mod probe;
 mod registration;
@@ -38,6 +40,8 @@ fn main() {
         sql_surface::suite(),
         settings::suite(),
         hostile::suite(),
+        lifecycle::suite(),
+        lifecycle_faults::suite(),
         without_citus::suite(),
     ];
     let trials = suites.into_iter().flatten().map(suite::Test::trial).collect();
