@@ -63,6 +63,8 @@ pub struct Server {
     /// As `server_version_num`: 170011.
     pub version_num: u32,
     pub max_prepared_transactions: u32,
+    /// Whether it let the controller in by a password.
+    pub wants_password: bool,
     pub citus: ExtensionState,
     pub vector: ExtensionState,
     pub fleet: ExtensionState,
@@ -144,6 +146,8 @@ pub struct Coordinator {
     pub fleet_version: String,
     /// Present where Citus is installed in the controller's database.
     pub citus: Option<CitusFacts>,
+    /// Whether the controller's role has a password here, which Citus gives it on every node.
+    pub role_has_password: bool,
     /// `fleet.pause()` was called.
     pub paused: bool,
     /// Who each registered worker is known to be, by nodeid.

@@ -2,7 +2,7 @@
 //! of this itself and destroys data where it does not (docs/architecture.md, "Preflight").
 //! Must not look at other servers or at DNS; `membership` does.
 
-use super::model::{CitusFacts, Coordinator, ExtensionState, Membership, Server, State};
+use super::model::{Coordinator, ExtensionState, Membership, Server, State};
 use super::verdict::Verdict;
 
 /// Why `server` may not become a worker of `coordinator`'s cluster; `None` when it may.
@@ -10,7 +10,7 @@ pub fn preflight(server: &Server, coordinator: &Coordinator) -> Option<Verdict> 
     identity(server, coordinator)
         .or_else(|| versions(server, coordinator))
         .or_else(|| extensions(server, coordinator))
-        .or_else(|| coordinator.citus.as_ref().and_then(|citus| emptiness(server, citus)))
+        .or_else(|| emptiness(server, coordinator))
 }
 
 fn identity(server: &Server, coordinator: &Coordinator) -> Option<Verdict> {
@@ -89,7 +89,14 @@ fn extension(name: &str, theirs: &ExtensionState, ours: &str) -> Option<Verdict>
 }
 
 /// Ready for Citus, with nothing of another cluster and nothing that the metadata sync would overwrite.
-fn emptiness(server: &Server, citus: &CitusFacts) -> Option<Verdict> {
+fn emptiness(server: &Server, coordinator: &Coordinator) -> Option<Verdict> {
+    let citus = coordinator.citus.as_ref()?;
+    if server.wants_password && !coordinator.role_has_password {
+        return Some(Verdict::refused(
+            "Citus would take away the password it asks for: the controller's role has none on the coordinator",
+            "Set the role's password on the coordinator to the one it has there: ALTER ROLE … PASSWORD …",
+        ));
+    }
     if server.max_prepared_transactions == 0 {
         return Some(Verdict::refused(
             "max_prepared_transactions is 0 there, so Citus cannot commit across nodes",

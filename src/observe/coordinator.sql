@@ -7,6 +7,8 @@ SELECT pg_catalog.json_build_object(
                      WHERE e.extname OPERATOR(pg_catalog.=) 'vector'),
   'fleet_version', (SELECT e.extversion FROM pg_catalog.pg_extension e
                     WHERE e.extname OPERATOR(pg_catalog.=) 'citus_fleet'),
+  'role_has_password', (SELECT r.rolpassword IS NOT NULL FROM pg_catalog.pg_authid r
+                        WHERE r.rolname OPERATOR(pg_catalog.=) CURRENT_USER),
   'paused', (SELECT c.paused FROM fleet.control c),
   'identities', COALESCE(
     (SELECT pg_catalog.json_object_agg(i.nodeid, pg_catalog.json_build_object(

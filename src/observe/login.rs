@@ -81,6 +81,12 @@ impl Login {
         }
     }
 
+    /// Whether the server let this side in by a password.
+    pub fn used_password(&self) -> bool {
+        // SAFETY: the connection is valid until `drop`.
+        unsafe { pq::PQconnectionUsedPassword(self.connection) == 1 }
+    }
+
     /// Runs one statement and returns its first column of its first row.
     pub async fn value(&mut self, statement: &str, parameters: &[&str]) -> Result<String> {
         let statement = c_string(statement)?;

@@ -84,6 +84,7 @@ impl Questions {
             in_recovery: facts.in_recovery,
             version_num: facts.version_num,
             max_prepared_transactions: facts.max_prepared_transactions,
+            wants_password: login.used_password(),
             citus,
             vector: facts.extensions.remove("vector").unwrap_or_default(),
             fleet: facts.extensions.remove("citus_fleet").unwrap_or_default(),

@@ -20,7 +20,7 @@ fn preflight_refuses_and_names_the_fact() {
     let can_be_created = || ExtensionState { installed: None, available: true };
     let older = |version: &str| ExtensionState { installed: Some(version.into()), available: true };
     type Spoil<'a> = &'a dyn Fn(&mut Server);
-    let refusals: [(Spoil, &[&str]); 15] = [
+    let refusals: [(Spoil, &[&str]); 16] = [
         (&|s| s.version_num = 160_010, &["PostgreSQL 16", "PostgreSQL 17"]),
         (&|s| s.version_num = 180_001, &["PostgreSQL 18"]),
         (&|s| s.citus = not_there(), &["citus is not installed"]),
@@ -37,6 +37,7 @@ fn preflight_refuses_and_names_the_fact() {
         (&|s| s.membership.as_mut().unwrap().nodes = 2, &["coordinator of another", "2 nodes"]),
         (&|s| s.membership.as_mut().unwrap().distributed_tables = 9, &["9 distributed tables"]),
         (&|s| s.clashing_relations = vec!["public.docs".into()], &["public.docs", "dropped"]),
+        (&|s| s.wants_password = true, &["take away the password"]),
         (&|s| s.max_prepared_transactions = 0, &["max_prepared_transactions is 0"]),
         (&|s| s.system_identifier = COORDINATOR_ID, &["coordinator itself", "system identifier 1"]),
     ];
