@@ -1,7 +1,6 @@
-//! Registered workers that move, swap and fail over: the row follows its server, once, and no row of
+//! Registered workers that move and swap: the row follows its server, once, and no row of
 //! a table is lost, doubled, or written anywhere else.
 
-use crate::commands::autoregister;
 use crate::suite::{Test, suite};
 use citus_fleet_tests::cluster::Plan;
 use citus_fleet_tests::fleet::SOON;
@@ -18,9 +17,6 @@ pub fn suite() -> Vec<Test> {
         two_workers_swap_addresses,
         three_workers_change_address_at_once,
         three_workers_pass_their_addresses_on,
-        a_standby_is_promoted_after_the_primary_was_killed,
-        two_primaries_are_a_conflict_until_one_stops,
-        a_primary_that_was_left_behind_is_not_followed_back,
         a_stranger_at_the_old_address_is_never_written_to,
         an_update_gives_way_to_an_open_transaction,
         a_pass_on_request_moves_a_worker,
@@ -99,14 +95,20 @@ pub fn name_of(cluster: &Cluster, nodeid: &str) -> String {
     cluster.coordinator.session().value(&sql)
 }
 
+/// Waits until a node is active at an address, for the coordinator and the fleet.
+#[track_caller]
+pub fn wait_until_active_at(cluster: &Cluster, nodeid: &str, address: IpAddr) {
+    until(&format!("node {nodeid} is active at {address}"), SOON, || {
+        let row = worker(&cluster.coordinator, nodeid)?;
+        let is_there = row["nodename"] == address.to_string() && &row["state"] == "active";
+        if is_there { Ok(()) } else { Err(format!("{row:?}")) }
+    });
+}
+
 /// Waits until a node is active at an address, and every worker's copy of the row says so.
 #[track_caller]
 pub fn wait_until_followed(cluster: &Cluster, nodeid: &str, to: IpAddr) {
-    until(&format!("node {nodeid} is active at {to}"), SOON, || {
-        let row = worker(&cluster.coordinator, nodeid)?;
-        let is_there = row["nodename"] == to.to_string() && &row["state"] == "active";
-        if is_there { Ok(()) } else { Err(format!("{row:?}")) }
-    });
+    wait_until_active_at(cluster, nodeid, to);
     let sql = format!(
         "SELECT nodename, metadatasynced FROM pg_dist_node WHERE nodeid = {nodeid} AND isactive"
     );
@@ -221,124 +223,6 @@ fn three_workers_pass_their_addresses_on() {
 fn a_worker_moves_from_ipv4_to_ipv6() {
     let (six, _alone) = run::ipv6();
     relocate(with_items(Plan::workers(2)), |cluster| vec![cluster.workers[0].address, six]);
-}
-
-/// A standby of the cluster's first worker, which confirms every row before the client hears of it.
-#[track_caller]
-fn standby_of_first(cluster: &Cluster) -> Server {
-    let primary = &cluster.workers[0];
-    let standby = Server::standby_of(primary, primary.twin("standby", cluster.subnet.address()));
-    primary.set("synchronous_standby_names", "*");
-    until("the standby confirms", SOON, || {
-        let state = primary.try_value("SELECT sync_state FROM pg_stat_replication")?;
-        if state == "sync" { Ok(()) } else { Err(state) }
-    });
-    standby
-}
-
-fn a_standby_is_promoted_after_the_primary_was_killed() {
-    let mut cluster = with_items(Plan::workers(2));
-    let nodeid = node_id(&cluster, &cluster.workers[0]);
-    let placements = Placements::of(&cluster);
-    let standby = standby_of_first(&cluster);
-    let writer = Writer::start(&cluster.coordinator, FIRST);
-    let old = cluster.workers[0].address;
-    cluster.announce_with(&[standby.address]);
-    cluster.wait_for_state(standby.address, "standby");
-    stays_at(&cluster, &nodeid, old);
-    writer.wait_for_more();
-
-    cluster.workers[0].kill();
-    wait_for_node_state(&cluster, &nodeid, "unreachable");
-    stays_at(&cluster, &nodeid, old);
-    cluster.wait_for_state(standby.address, "standby");
-    standby.promote();
-    // The promoted server is the worker from now on; the old one is gone with its host.
-    cluster.workers[0] = standby;
-    wait_until_followed(&cluster, &nodeid, cluster.workers[0].address);
-    writer.wait_for_more();
-    let last = writer.finish();
-
-    assert_exact(&cluster.coordinator, last);
-    assert_eq!(Placements::of(&cluster), placements);
-    assert_eq!(moves(&cluster), 1);
-    assert_exact(&cluster.workers[1], last);
-}
-
-/// Waits until a standby has all that its primary has.
-#[track_caller]
-pub fn wait_until_replayed(primary: &Server, standby: &Server) {
-    let lsn = primary.session().value("SELECT pg_current_wal_lsn()");
-    until("the standby has it all", SOON, || {
-        let sql = format!("SELECT pg_last_wal_replay_lsn() >= '{lsn}'");
-        match standby.try_value(&sql)?.as_str() {
-            "t" => Ok(()),
-            other => Err(other.to_string()),
-        }
-    });
-}
-
-fn two_primaries_are_a_conflict_until_one_stops() {
-    let mut cluster = with_items(Plan::workers(2));
-    let nodeid = node_id(&cluster, &cluster.workers[0]);
-    let (old, placements) = (cluster.workers[0].address, Placements::of(&cluster));
-    let standby = standby_of_first(&cluster);
-    wait_until_replayed(&cluster.workers[0], &standby);
-    cluster.announce_with(&[standby.address]);
-    cluster.wait_for_state(standby.address, "standby");
-    standby.promote();
-    cluster.workers[0].set("synchronous_standby_names", "");
-
-    let row = wait_for_node_state(&cluster, &nodeid, "conflict");
-    assert!(row["reason"].contains(&standby.address.to_string()), "{row:?}");
-    assert!(!row["remedy"].is_empty(), "{row:?}");
-    stays_at(&cluster, &nodeid, old);
-    autoregister(&cluster);
-    stays_at(&cluster, &nodeid, old);
-    assert_exact(&cluster.coordinator, FIRST);
-    assert_eq!(Placements::of(&cluster), placements);
-
-    // The operator decides for the one that was promoted.
-    cluster.workers[0].stop(Shutdown::Fast);
-    cluster.workers[0] = standby;
-    wait_until_followed(&cluster, &nodeid, cluster.workers[0].address);
-    let writer = Writer::start(&cluster.coordinator, FIRST);
-    writer.wait_for_more();
-    assert_exact(&cluster.coordinator, writer.finish());
-    assert_eq!(moves(&cluster), 1);
-}
-
-/// A primary that was replaced comes back by itself, as a host that boots again does. It lacks what
-/// was written since, so it may not get the row, not even while its successor is down.
-fn a_primary_that_was_left_behind_is_not_followed_back() {
-    let mut cluster = with_items(Plan::workers(2));
-    let nodeid = node_id(&cluster, &cluster.workers[0]);
-    let standby = standby_of_first(&cluster);
-    cluster.announce_with(&[standby.address]);
-    cluster.wait_for_state(standby.address, "standby");
-    cluster.workers[0].kill();
-    standby.promote();
-    let behind = std::mem::replace(&mut cluster.workers[0], standby);
-    let successor = cluster.workers[0].address;
-    wait_until_followed(&cluster, &nodeid, successor);
-    let writer = Writer::start(&cluster.coordinator, FIRST);
-    writer.wait_for_more();
-    let last = writer.finish();
-
-    behind.begin();
-    cluster.announce_with(&[behind.address]);
-    wait_for_node_state(&cluster, &nodeid, "conflict");
-    stays_at(&cluster, &nodeid, successor);
-    assert_exact(&cluster.coordinator, last);
-    cluster.workers[0].stop(Shutdown::Fast);
-    stays_at(&cluster, &nodeid, successor);
-    autoregister(&cluster);
-    stays_at(&cluster, &nodeid, successor);
-
-    cluster.workers[0].begin();
-    behind.stop(Shutdown::Fast);
-    wait_until_followed(&cluster, &nodeid, successor);
-    assert_exact(&cluster.coordinator, last);
 }
 
 /// The worst of strangers: the worker of another cluster, of the same group, with shards of the same

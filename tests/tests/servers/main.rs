@@ -8,6 +8,8 @@ mod discovery;
 mod harness;
 mod hostile;
 mod lifecycle;
+mod lifecycle_absence;
+mod lifecycle_failover;
 mod lifecycle_faults;
 mod preflight;
 mod probe;
@@ -41,6 +43,8 @@ fn main() {
         settings::suite(),
         hostile::suite(),
         lifecycle::suite(),
+        lifecycle_failover::suite(),
+        lifecycle_absence::suite(),
         lifecycle_faults::suite(),
         without_citus::suite(),
     ];
