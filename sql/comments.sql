@@ -22,6 +22,7 @@ COMMENT ON INDEX fleet.control_pkey IS 'There is one row';
 COMMENT ON TABLE fleet.identities IS 'Who each registered worker is: the controller follows a worker only by this';
 COMMENT ON COLUMN fleet.identities.nodeid IS 'Its nodeid in pg_dist_node';
 COMMENT ON COLUMN fleet.identities.system_identifier IS 'Identity of its data directory, shared by its standbys';
+COMMENT ON COLUMN fleet.identities.timeline IS 'The highest timeline it was seen at: a server below it was left behind by a promotion';
 COMMENT ON COLUMN fleet.identities.disabled_by_fleet IS 'It was disabled because it was absent, and is reactivated when it is back';
 COMMENT ON COLUMN fleet.identities.recorded_at IS 'When it was first seen as this worker';
 COMMENT ON INDEX fleet.identities_pkey IS 'One identity to a node';

@@ -28,6 +28,7 @@ INSERT INTO fleet.control DEFAULT VALUES;
 CREATE TABLE fleet.identities (
   nodeid integer NOT NULL,
   system_identifier bigint NOT NULL,
+  timeline integer NOT NULL,
   disabled_by_fleet boolean NOT NULL DEFAULT false,
   recorded_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
   CONSTRAINT identities_pkey PRIMARY KEY (nodeid)

@@ -116,18 +116,19 @@ fn call(change: &Change) -> Result<Option<i32>, Error> {
             run("SELECT pg_catalog.citus_set_coordinator_host($1, $2)", nodename, *nodeport)?;
             Ok(None)
         }
-        Change::Register { nodename, nodeport, system_identifier, .. } => {
+        Change::Register { nodename, nodeport, lineage, .. } => {
             let nodeid = Spi::get_one_with_args(
                 "SELECT pg_catalog.citus_add_node($1, $2)",
                 &[nodename.as_str().into(), i32::from(*nodeport).into()],
             )?;
             let nodeid = nodeid
                 .ok_or_else(|| Error::Internal("citus_add_node returned no node id".into()))?;
-            identities::record(nodeid, *system_identifier)?;
+            identities::record(nodeid, *lineage)?;
             Ok(Some(nodeid))
         }
-        Change::UpdateAddress { nodeid, nodename, nodeport, .. } => {
+        Change::UpdateAddress { nodeid, nodename, nodeport, lineage, .. } => {
             update_node(*nodeid, nodename, *nodeport)?;
+            identities::record(*nodeid, *lineage)?;
             Ok(Some(*nodeid))
         }
         Change::Reactivate { nodeid, nodename, nodeport } => {

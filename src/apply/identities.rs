@@ -1,15 +1,19 @@
 //! Owns `fleet.identities`: who each registered worker is, in the transaction of the change it goes with.
 //! Must not overwrite an identity: a row whose server is another one is never made to fit.
 
+use crate::decide::model::Lineage;
 use crate::error::Error;
 use pgrx::prelude::*;
 
-/// Records whose server a node is, once.
-pub fn record(nodeid: i32, system_identifier: i64) -> Result<(), Error> {
+/// Records whose server a node is, once, and the highest timeline it has come to.
+pub fn record(nodeid: i32, lineage: Lineage) -> Result<(), Error> {
     Ok(Spi::run_with_args(
-        "INSERT INTO fleet.identities (nodeid, system_identifier) VALUES ($1, $2)
-         ON CONFLICT (nodeid) DO NOTHING",
-        &[nodeid.into(), system_identifier.into()],
+        "INSERT INTO fleet.identities AS known (nodeid, system_identifier, timeline)
+         VALUES ($1, $2, $3)
+         ON CONFLICT (nodeid) DO UPDATE SET timeline = EXCLUDED.timeline
+         WHERE known.system_identifier OPERATOR(pg_catalog.=) EXCLUDED.system_identifier
+           AND known.timeline OPERATOR(pg_catalog.<) EXCLUDED.timeline",
+        &[nodeid.into(), lineage.system_identifier.into(), lineage.timeline.into()],
     )?)
 }
 

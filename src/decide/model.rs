@@ -60,6 +60,8 @@ pub struct Server {
     /// addresses from two servers that share a system identifier.
     pub started_us: i64,
     pub in_recovery: bool,
+    /// The timeline that it writes: every promotion begins a higher one. 0 in recovery.
+    pub timeline: i32,
     /// As `server_version_num`: 170011.
     pub version_num: u32,
     pub max_prepared_transactions: u32,
@@ -159,6 +161,8 @@ pub struct Coordinator {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub struct Identity {
     pub system_identifier: i64,
+    /// The highest timeline it was seen at: whoever is below was left behind by a promotion.
+    pub timeline: i32,
     /// The fleet disabled it, as `citus_fleet.on_absent` asked for; an operator did not.
     pub disabled_by_fleet: bool,
 }
@@ -232,7 +236,7 @@ pub enum Change {
         nodename: String,
         nodeport: u16,
         endpoint: SocketAddr,
-        system_identifier: i64,
+        lineage: Lineage,
     },
     /// The worker's server lives elsewhere now: its row follows, with the same nodeid.
     UpdateAddress {
@@ -241,6 +245,7 @@ pub enum Change {
         nodename: String,
         nodeport: u16,
         endpoint: SocketAddr,
+        lineage: Lineage,
     },
     /// A worker that the fleet has disabled is back.
     Reactivate {
@@ -254,6 +259,29 @@ pub enum Change {
         nodename: String,
         nodeport: u16,
     },
+}
+
+/// Whose data a server has, and how far it has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lineage {
+    pub system_identifier: i64,
+    pub timeline: i32,
+}
+
+impl Server {
+    pub fn lineage(&self) -> Lineage {
+        Lineage { system_identifier: self.system_identifier, timeline: self.timeline }
+    }
+}
+
+impl Identity {
+    /// Whether `server` has this identity, but writes a timeline that a promotion has ended: what
+    /// was written since is not there.
+    pub fn has_left_behind(&self, server: &Server) -> bool {
+        self.system_identifier == server.system_identifier
+            && !server.in_recovery
+            && server.timeline < self.timeline
+    }
 }
 
 /// What a change is about: a server that has no row yet, or a row.

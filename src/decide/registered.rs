@@ -105,6 +105,9 @@ fn answering(row: &NodeRow, server: &Server, identity: Option<&Identity>) -> Ver
     let Some(membership) = &server.membership else {
         return blank("the extension citus is gone from the server there");
     };
+    if let Some(known) = identity.filter(|known| known.has_left_behind(server)) {
+        return left_behind(server, known);
+    }
     let is_other =
         identity.is_some_and(|known| known.system_identifier != server.system_identifier);
     if is_other && (membership.group_id != 0 || membership.nodes != 0 || server.in_recovery) {
@@ -145,6 +148,18 @@ fn answering(row: &NodeRow, server: &Server, identity: Option<&Identity>) -> Ver
         );
     }
     Verdict::active()
+}
+
+/// A primary that a promotion has left behind: it has the right identity and lacks the newest rows.
+pub fn left_behind(server: &Server, known: &Identity) -> Verdict {
+    Verdict::new(
+        State::Conflict,
+        format!(
+            "the server there was left behind at timeline {} when a standby of it was promoted; this worker is at timeline {}",
+            server.timeline, known.timeline
+        ),
+        "Bring the promoted server back. Make this one its standby with pg_rewind or pg_basebackup: rows written since the promotion are not on it.",
+    )
 }
 
 fn blank(reason: &str) -> Verdict {

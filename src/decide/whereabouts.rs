@@ -1,7 +1,7 @@
 //! Owns finding the server of a registered worker: where it is now, if not where its row says.
 //! Must not take a server for another: without a recorded identity nothing is ever found.
 
-use super::model::{Candidate, Observation, Probe, Server};
+use super::model::{Candidate, Identity, Lineage, Observation, Probe, Server};
 use super::registered::is_same;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -19,7 +19,7 @@ pub enum Whereabouts<'a> {
     /// Nowhere that any source names.
     Unknown,
     /// At this candidate, and its old address does not answer as it any more.
-    Moved(&'a Candidate),
+    Moved(&'a Candidate, Lineage),
     /// The answers are too old, or from different times: these are to be asked again.
     Unsure(Vec<SocketAddr>),
     /// Two servers run with the identity, at these addresses.
@@ -28,7 +28,7 @@ pub enum Whereabouts<'a> {
 
 /// What is looked for: a row's recorded identity, its group, and where the row leads.
 pub struct Missing<'a> {
-    pub system_identifier: i64,
+    pub identity: &'a Identity,
     pub groupid: i32,
     pub endpoints: &'a [SocketAddr],
 }
@@ -36,15 +36,17 @@ pub struct Missing<'a> {
 /// Looks for a primary with the identity among the candidates that may be connected to.
 ///
 /// A standby shares the system identifier with its primary, so one that is in recovery is never
-/// meant; and whoever does not know its group is another server with a copied identity.
+/// meant; whoever does not know its group is another server with a copied identity; and whoever is
+/// at a lower timeline than was seen already is a primary that a promotion has left behind.
 pub fn whereabouts<'a>(
     missing: &Missing<'_>,
     seen: &Observation<'a>,
     candidates: &[&'a Candidate],
 ) -> Whereabouts<'a> {
     let is_it = |server: &Server| {
-        server.system_identifier == missing.system_identifier
+        server.system_identifier == missing.identity.system_identifier
             && !server.in_recovery
+            && !missing.identity.has_left_behind(server)
             && server.membership.as_ref().is_some_and(|m| m.group_id == missing.groupid)
     };
     let sightings: Vec<(&'a Candidate, &Server, &Probe)> = candidates
@@ -93,5 +95,9 @@ pub fn whereabouts<'a>(
         .filter(|(_, probe)| now.saturating_sub(probe.at) > FRESH)
         .map(|(endpoint, _)| *endpoint)
         .collect();
-    if stale.is_empty() { Whereabouts::Moved(there) } else { Whereabouts::Unsure(stale) }
+    if stale.is_empty() {
+        Whereabouts::Moved(there, server.lineage())
+    } else {
+        Whereabouts::Unsure(stale)
+    }
 }

@@ -12,6 +12,7 @@ SELECT pg_catalog.json_build_object(
   'paused', (SELECT c.paused FROM fleet.control c),
   'identities', COALESCE(
     (SELECT pg_catalog.json_object_agg(i.nodeid, pg_catalog.json_build_object(
-       'system_identifier', i.system_identifier, 'disabled_by_fleet', i.disabled_by_fleet))
+       'system_identifier', i.system_identifier, 'timeline', i.timeline,
+       'disabled_by_fleet', i.disabled_by_fleet))
      FROM fleet.identities i), '{}')
 )::pg_catalog.text

@@ -81,6 +81,7 @@ impl Questions {
         Ok(Server {
             system_identifier: facts.system_identifier,
             started_us: facts.started_us,
+            timeline: facts.timeline,
             in_recovery: facts.in_recovery,
             version_num: facts.version_num,
             max_prepared_transactions: facts.max_prepared_transactions,
@@ -98,6 +99,7 @@ impl Questions {
 struct ServerFacts {
     system_identifier: i64,
     started_us: i64,
+    timeline: i32,
     in_recovery: bool,
     version_num: u32,
     max_prepared_transactions: u32,

@@ -6,6 +6,11 @@ SELECT pg_catalog.json_build_object(
   'started_us', (EXTRACT(epoch FROM pg_catalog.pg_postmaster_start_time())
                  OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8,
   'in_recovery', pg_catalog.pg_is_in_recovery(),
+  -- A standby knows no timeline of its own; the control file's lags after a promotion.
+  'timeline', CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN
+    ('x' OPERATOR(pg_catalog.||) pg_catalog.substr(
+       pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8))::pg_catalog.bit(32)::pg_catalog.int4
+    ELSE 0 END,
   'version_num', pg_catalog.current_setting('server_version_num')::pg_catalog.int4,
   'max_prepared_transactions', pg_catalog.current_setting('max_prepared_transactions')::pg_catalog.int4,
   'extensions', (

@@ -9,7 +9,7 @@ use super::status::{Report, Snapshot};
 use crate::apply::citus_nodes::{self as apply, Outcome};
 use crate::apply::identities;
 use crate::decide::membership::{barred, plan};
-use crate::decide::model::{Coordinator, Hold, NodeRow, Observation, Plan, State};
+use crate::decide::model::{Coordinator, Hold, Lineage, NodeRow, Observation, Plan, State};
 use crate::decide::schedule;
 use crate::error::Error;
 use crate::observe::citus_nodes as catalogs;
@@ -189,10 +189,18 @@ fn record(
         .filter(|nodeid| !coordinator.nodes().iter().any(|row| row.nodeid == **nodeid))
         .copied()
         .collect();
-    if !(entered.is_empty() && newcomers.is_empty() && gone.is_empty()) {
+    // Whoever has activated a worker has taken it over: its next disabling is not the fleet's.
+    let taken_over: Vec<i32> = coordinator
+        .worker_rows()
+        .filter(|row| row.isactive)
+        .filter(|row| coordinator.identities.get(&row.nodeid).is_some_and(|i| i.disabled_by_fleet))
+        .map(|row| row.nodeid)
+        .collect();
+    if !(entered.is_empty() && newcomers.is_empty() && gone.is_empty() && taken_over.is_empty()) {
         transaction(|| {
             newcomers.iter().try_for_each(|(nodeid, known)| identities::record(*nodeid, *known))?;
             gone.iter().try_for_each(|nodeid| identities::forget(*nodeid))?;
+            taken_over.iter().try_for_each(|nodeid| identities::set_disabled(*nodeid, false))?;
             events::write(&entered)
         })?;
         let now = memory.now().wall_us;
@@ -207,15 +215,18 @@ fn record(
     Ok(())
 }
 
-/// Workers in order whose identity is not recorded yet, because somebody else registered them.
-fn newcomers(memory: &Memory, coordinator: &Coordinator, plan: &Plan) -> Vec<(i32, i64)> {
+/// Workers in order whose identity is not recorded as it is: somebody else has registered them, or
+/// they have been promoted.
+fn newcomers(memory: &Memory, coordinator: &Coordinator, plan: &Plan) -> Vec<(i32, Lineage)> {
     plan.workers
         .iter()
         .filter(|worker| worker.state == State::Active)
         .filter_map(|worker| {
-            let nodeid = worker.nodeid.filter(|id| !coordinator.identities.contains_key(id))?;
+            let nodeid = worker.nodeid?;
             let probe = memory.probes.get(&worker.endpoint?)?;
-            Some((nodeid, probe.result.as_ref().ok()?.system_identifier))
+            let lineage = probe.result.as_ref().ok()?.lineage();
+            let known = coordinator.identities.get(&nodeid);
+            known.is_none_or(|known| known.timeline < lineage.timeline).then_some((nodeid, lineage))
         })
         .collect()
 }

@@ -3,7 +3,7 @@
 //! Must not touch a row whose server is not known by its recorded identity.
 
 use super::{Planner, barred};
-use crate::decide::model::{Action, Candidate, Change, State, Subject};
+use crate::decide::model::{Action, Candidate, Change, Lineage, State, Subject};
 use crate::decide::policy::OnAbsent;
 use crate::decide::registered::Registered;
 use crate::decide::verdict::Verdict;
@@ -45,12 +45,12 @@ impl<'a> Planner<'a> {
             return Followed::nothing(verdict);
         };
         if verdict.state == State::Inactive {
-            let is_back = identity.disabled_by_fleet && known.is_healthy(identity);
-            return if is_back {
-                self.reactivate(known, verdict)
-            } else {
-                Followed::nothing(verdict)
-            };
+            if !identity.disabled_by_fleet {
+                return Followed::nothing(verdict);
+            }
+            if known.is_healthy(identity) {
+                return self.reactivate(known, verdict);
+            }
         }
         let candidates: Vec<&'a Candidate> = self
             .seen
@@ -58,11 +58,7 @@ impl<'a> Planner<'a> {
             .iter()
             .filter(|candidate| barred(candidate, self.seen.coordinator, self.policy).is_none())
             .collect();
-        let missing = Missing {
-            system_identifier: identity.system_identifier,
-            groupid: row.groupid,
-            endpoints: &known.endpoints,
-        };
+        let missing = Missing { identity, groupid: row.groupid, endpoints: &known.endpoints };
         match whereabouts(&missing, self.seen, &candidates) {
             Whereabouts::Unknown if verdict.state == State::Absent => self.absent(known, verdict),
             Whereabouts::Unknown => Followed::nothing(verdict),
@@ -81,17 +77,26 @@ impl<'a> Planner<'a> {
                     "Stop the one that is not the primary of this group; nothing is changed until then.",
                 ))
             },
-            Whereabouts::Moved(candidate) => self.update_address(known, verdict, candidate),
+            Whereabouts::Moved(candidate, lineage) => {
+                self.update_address(known, verdict, candidate, lineage)
+            }
         }
     }
 
-    fn update_address(&self, known: &Registered<'_>, verdict: Verdict, to: &Candidate) -> Followed {
+    fn update_address(
+        &self,
+        known: &Registered<'_>,
+        verdict: Verdict,
+        to: &Candidate,
+        lineage: Lineage,
+    ) -> Followed {
         let change = Change::UpdateAddress {
             nodeid: known.row.nodeid,
             from: (known.row.nodename.clone(), known.row.nodeport),
             nodename: self.name(to).unwrap_or_else(|| to.endpoint.ip().to_string()),
             nodeport: to.endpoint.port(),
             endpoint: to.endpoint,
+            lineage,
         };
         let news = format!("its server answers at {} now", to.endpoint);
         let followed = self.propose(known, verdict, change, Action::UpdateAddress, &news);

@@ -11,7 +11,7 @@ use super::model::{
 };
 use super::policy::Policy;
 use super::preflight::preflight;
-use super::registered::{Registered, is_same, quoted};
+use super::registered::{Registered, is_same, left_behind, quoted};
 use super::verdict::Verdict;
 use super::whereabouts::{FRESH, SIMULTANEOUS};
 use follow::Followed;
@@ -207,6 +207,10 @@ impl<'a> Planner<'a> {
         {
             return judgement;
         }
+        let mut identities = self.seen.coordinator.identities.values();
+        if let Some(known) = identities.find(|known| known.has_left_behind(server)) {
+            return Judgement::Verdict(left_behind(server, known));
+        }
         match preflight(server, self.seen.coordinator) {
             Some(verdict) => Judgement::Verdict(verdict),
             None => Judgement::Fit(server, probe),
@@ -301,7 +305,7 @@ impl<'a> Planner<'a> {
             nodename,
             nodeport,
             endpoint,
-            system_identifier: server.system_identifier,
+            lineage: server.lineage(),
         });
         Verdict::without_remedy(State::Ready, "it is being registered")
     }

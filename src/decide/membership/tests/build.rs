@@ -40,6 +40,7 @@ pub fn server(n: i64) -> Server {
         system_identifier: 7000 + n,
         started_us: n * 1_000_000,
         in_recovery: false,
+        timeline: 1,
         version_num: 170_006,
         max_prepared_transactions: 200,
         wants_password: false,
@@ -243,7 +244,7 @@ impl Fleet {
 
     /// Whose server a registered worker is known to be.
     pub fn known_as(mut self, nodeid: i32, system_identifier: i64) -> Self {
-        let identity = Identity { system_identifier, disabled_by_fleet: false };
+        let identity = Identity { system_identifier, timeline: 1, disabled_by_fleet: false };
         self.coordinator.identities.insert(nodeid, identity);
         self
     }

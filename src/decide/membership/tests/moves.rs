@@ -43,6 +43,22 @@ fn a_promoted_standby_is_followed_also_while_the_old_primary_runs_as_standby() {
 }
 
 #[test]
+fn a_primary_that_a_promotion_left_behind_is_never_followed() {
+    let promoted = Server { timeline: 2, ..member(2, 12) };
+    let at_2 = |mut fleet: Fleet| {
+        fleet.coordinator.identities.get_mut(&2).unwrap().timeline = 2;
+        fleet
+    };
+    assert_eq!(moves(&lost().server("10.0.0.9", promoted).plan()).len(), 1);
+    let plan = at_2(lost()).server("10.0.0.9", member(2, 12)).plan();
+    assert_eq!(plan.changes, []);
+    plan.at("10.0.0.9").is(State::Conflict, &["timeline 1", "timeline 2"]);
+    // Nor does it pass for the worker at the worker's own address.
+    let plan = at_2(fleet().worker(2, "10.0.0.2").known_as(2, 7002)).plan();
+    plan.at("w2").is(State::Conflict, &["left behind"]);
+}
+
+#[test]
 fn nothing_else_is_followed() {
     let cases: [(&str, Server); 4] = [
         ("a standby", Server { in_recovery: true, ..member(2, 12) }),
@@ -166,12 +182,26 @@ fn an_absent_worker_is_disabled_only_where_that_is_wanted() {
 }
 
 #[test]
+fn a_worker_that_the_fleet_disabled_is_followed_too() {
+    let mut row = row(2, "10.0.0.2");
+    row.isactive = false;
+    let mut fleet =
+        fleet().row(row, &["10.0.0.2"]).down("10.0.0.2").server("10.0.0.9", member(2, 12));
+    let mut disabled_by = |disabled_by_fleet| {
+        let identity = Identity { system_identifier: 7002, timeline: 1, disabled_by_fleet };
+        fleet.coordinator.identities.insert(2, identity);
+        moves(&fleet.plan()).len()
+    };
+    assert_eq!((disabled_by(true), disabled_by(false)), (1, 0));
+}
+
+#[test]
 fn only_what_the_fleet_disabled_is_reactivated_and_only_when_it_is_well() {
     let inactive = |disabled_by_fleet, server: Option<Server>| {
         let mut row = row(2, "w2");
         row.isactive = false;
         let mut fleet = fleet().row(row, &["10.0.0.2"]);
-        let identity = Identity { system_identifier: 7002, disabled_by_fleet };
+        let identity = Identity { system_identifier: 7002, timeline: 1, disabled_by_fleet };
         fleet.coordinator.identities.insert(2, identity);
         match server {
             Some(server) => fleet.answer("10.0.0.2", server).plan().changes,
