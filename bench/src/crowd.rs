@@ -1,13 +1,14 @@
 //! Owns a thousand servers that are none: one listener on every loopback address, which lets anybody
-//! log in and answers a probe as a healthy worker would, each address with an identity of its own.
-//! Must know no more of PostgreSQL's protocol than a probe needs.
+//! log in and answers as one real worker does, except that each address has an identity of its own.
+//! Must not know what is asked: the real worker is asked the same, once.
 
-use citus_fleet_tests::Server;
-use serde_json::json;
+use citus_fleet_tests::server::{Server, Spec};
+use serde_json::{Value, json};
+use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -20,9 +21,10 @@ pub struct Crowd {
 }
 
 struct Shared {
-    /// What all of them have in common: versions, as the coordinator has them.
-    version_num: u32,
-    extensions: serde_json::Value,
+    /// The worker that all of them are like.
+    model: Server,
+    /// What it said, by question.
+    answers: Mutex<HashMap<String, Value>>,
     registered: AtomicBool,
     stopped: AtomicBool,
 }
@@ -50,18 +52,14 @@ pub fn free_port() -> u16 {
 }
 
 impl Crowd {
-    /// Servers that a coordinator would take, since they have its versions.
-    pub fn start(coordinator: &Server) -> Crowd {
+    /// Servers like the one that is described, which is to be at an address of its own.
+    pub fn like(model: Spec) -> Crowd {
+        allow_many_files();
         let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("a free port");
         let port = listener.local_addr().expect("an address").port();
-        let extensions = coordinator.value(
-            "SELECT json_object_agg(extname, json_build_object('installed', extversion, 'available', true))
-             FROM pg_catalog.pg_extension WHERE extname IN ('citus', 'vector', 'citus_fleet')",
-        );
-        let version = coordinator.value("SHOW server_version_num");
         let shared = Arc::new(Shared {
-            version_num: version.parse().expect("a version number"),
-            extensions: extensions.parse().expect("JSON"),
+            model: Server::start(model),
+            answers: Mutex::default(),
             registered: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
         });
@@ -73,7 +71,7 @@ impl Crowd {
                 }
                 let state = state.clone();
                 let server = move || drop(state.converse(stream));
-                let _ = thread::Builder::new().stack_size(128 << 10).spawn(server);
+                let _ = thread::Builder::new().stack_size(256 << 10).spawn(server);
             }
         });
         Crowd { port, shared }
@@ -98,6 +96,18 @@ impl Crowd {
     }
 }
 
+/// A thousand logins at once are a thousand files of this process; a shell often allows fewer.
+fn allow_many_files() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: both calls get a valid struct; a limit that cannot be raised stays as it is.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) == 0 {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
+        }
+    }
+}
+
 impl Drop for Crowd {
     fn drop(&mut self) {
         self.shared.stopped.store(true, Ordering::Relaxed);
@@ -113,34 +123,39 @@ impl Shared {
         skip_startup(&mut stream)?;
         // AuthenticationOk, ReadyForQuery.
         stream.write_all(&[message(b'R', &[0; 4]), message(b'Z', b"I")].concat())?;
-        for answer in [self.server(number), self.membership(number)] {
-            until_sync(&mut stream)?;
+        loop {
+            let question = question(&mut stream)?;
+            let answer = self.answer(&question, number)?;
             stream.write_all(&rows_of(&answer.to_string()))?;
         }
-        // Terminate, or the end.
-        stream.read_exact(&mut [0; 5])
     }
 
-    fn server(&self, number: u32) -> serde_json::Value {
-        json!({
-            "system_identifier": 7_000_000_000_000_000_000_i64 + i64::from(number),
-            "started_us": 1_700_000_000_000_000_i64 + i64::from(number),
-            "in_recovery": false,
-            "version_num": self.version_num,
-            "max_prepared_transactions": 100,
-            "extensions": self.extensions,
-            "clashing_relations": [],
-        })
-    }
-
-    fn membership(&self, number: u32) -> serde_json::Value {
-        let registered = self.registered.load(Ordering::Relaxed);
-        json!({
-            "group_id": if registered { FIRST_GROUP + number } else { 0 },
-            "server_id": format!("00000000-0000-4000-8000-{number:012}"),
-            "nodes": if registered { 1001 } else { 0 },
-            "distributed_tables": 0,
-        })
+    /// What the model answers, with the identity of this one.
+    fn answer(&self, question: &str, number: u32) -> io::Result<Value> {
+        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        if !answers.contains_key(question) {
+            let text = self.model.try_value(question).map_err(io::Error::other)?;
+            answers.insert(question.to_string(), text.parse()?);
+        }
+        let mut answer = answers[question].clone();
+        let number = i64::from(number);
+        let mut own = vec![
+            ("system_identifier", json!(7_000_000_000_000_000_000 + number)),
+            ("started_us", json!(1_700_000_000_000_000 + number)),
+            ("server_id", json!(format!("00000000-0000-4000-8000-{number:012}"))),
+        ];
+        if self.registered.load(Ordering::Relaxed) {
+            own.extend([
+                ("group_id", json!(i64::from(FIRST_GROUP) + number)),
+                ("nodes", json!(1001)),
+            ]);
+        }
+        for (key, value) in own {
+            if let Some(fact) = answer.get_mut(key) {
+                *fact = value;
+            }
+        }
+        Ok(answer)
     }
 }
 
@@ -160,29 +175,61 @@ fn skip_startup(stream: &mut TcpStream) -> io::Result<()> {
     }
 }
 
-/// Reads messages up to the one that asks for the answer.
-fn until_sync(stream: &mut TcpStream) -> io::Result<()> {
+/// Reads messages up to the one that asks for the answer: the statement of Parse, with the
+/// parameters of Bind in their places.
+fn question(stream: &mut TcpStream) -> io::Result<String> {
+    let mut statement = String::new();
     loop {
         let mut head = [0; 5];
         stream.read_exact(&mut head)?;
         let [kind, length @ ..] = head;
         let length = u32::from_be_bytes(length).clamp(4, 1 << 20);
-        stream.read_exact(&mut vec![0; length as usize - 4])?;
+        let mut body = vec![0; length as usize - 4];
+        stream.read_exact(&mut body)?;
+        let mut body = body.as_slice();
         match kind {
-            b'S' => return Ok(()),
+            b'P' => {
+                text(&mut body)?;
+                statement = text(&mut body)?;
+            }
+            b'B' => {
+                text(&mut body)?;
+                text(&mut body)?;
+                let formats = integer::<2>(&mut body)?;
+                body.read_exact(&mut vec![0; formats * 2])?;
+                for number in 1..=integer::<2>(&mut body)? {
+                    let mut value = vec![0; integer::<4>(&mut body)?];
+                    body.read_exact(&mut value)?;
+                    let value = String::from_utf8_lossy(&value).replace('\'', "''");
+                    statement = statement.replace(&format!("${number}"), &format!("'{value}'"));
+                }
+            }
+            b'S' => return Ok(statement),
             b'X' => return Err(io::ErrorKind::UnexpectedEof.into()),
             _ => {}
         }
     }
 }
 
+fn text(body: &mut &[u8]) -> io::Result<String> {
+    let end = body.iter().position(|byte| *byte == 0).ok_or(io::ErrorKind::InvalidData)?;
+    let text = String::from_utf8_lossy(&body[..end]).into_owned();
+    *body = &body[end + 1..];
+    Ok(text)
+}
+
+fn integer<const BYTES: usize>(body: &mut &[u8]) -> io::Result<usize> {
+    let mut bytes = [0; BYTES];
+    body.read_exact(&mut bytes)?;
+    Ok(bytes.iter().fold(0, |number, byte| number << 8 | usize::from(*byte)))
+}
+
 /// The answer to Parse, Bind, Describe, Execute and Sync: one row with one text.
 fn rows_of(text: &str) -> Vec<u8> {
     let mut column = b"\0\x01answer\0".to_vec();
     // No table, type text, of any length, in text format.
-    column.extend_from_slice(&[
-        0, 0, 0, 0, 0, 0, 0, 0, 0, 25, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0,
-    ]);
+    column.extend_from_slice(&[0; 6]);
+    column.extend_from_slice(&[0, 0, 0, 25, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0]);
     let mut row = vec![0, 1];
     row.extend_from_slice(&(text.len() as u32).to_be_bytes());
     row.extend_from_slice(text.as_bytes());

@@ -15,9 +15,11 @@ pub fn at_defaults(workers: usize) -> Plan {
 }
 
 /// A cluster in which nothing is registered, or even looked at, unless it is asked for: so that one
-/// side of a comparison never works while the other one is measured.
+/// side of a comparison never works while the other one is measured. Neither keeps connections to
+/// workers that are about to be new ones, whose servers nobody has been connected to.
 pub fn on_request(workers: usize) -> Cluster {
     let cluster = at_defaults(workers)
+        .set("citus.max_cached_conns_per_worker", "0")
         .set("citus_fleet.enabled", "off")
         .set("citus_fleet.interval", "1h")
         .unannounced()
@@ -30,6 +32,24 @@ pub fn on_request(workers: usize) -> Cluster {
 /// One whole pass that changes nothing: afterwards the controller knows what there is to know.
 pub fn settle(cluster: &Cluster) {
     cluster.coordinator.run("SELECT pg_catalog.citus_autoregister(dry_run => true)");
+}
+
+/// Where distributed tables live, so that what is left of them can be dropped with it.
+const SCHEMA: &str = "app";
+
+/// Distributed tables, on the coordinator as long as it is alone.
+pub fn distribute(cluster: &Cluster, tables: usize) {
+    cluster.coordinator.run(&format!(
+        "SELECT pg_catalog.citus_set_node_property(nodename, nodeport, 'shouldhaveshards', true)
+         FROM pg_catalog.pg_dist_node WHERE groupid = 0;
+         CREATE SCHEMA {SCHEMA}"
+    ));
+    for table in 1..=tables {
+        cluster.coordinator.run(&format!(
+            "CREATE TABLE {SCHEMA}.t{table} (id bigint PRIMARY KEY, body text);
+             SELECT create_distributed_table('{SCHEMA}.t{table}', 'id', shard_count := 32)"
+        ));
+    }
 }
 
 pub fn addresses(workers: &[Server]) -> Vec<IpAddr> {
@@ -78,7 +98,13 @@ fn renew(worker: &Server) {
     if group == "0" {
         return;
     }
-    session.run("DROP EXTENSION citus CASCADE; CREATE EXTENSION citus");
+    // Citus's maintenance daemon may be looking at what is dropped.
+    until("Citus is installed anew", Duration::from_secs(20), || {
+        session.try_rows(&format!(
+            "DROP EXTENSION IF EXISTS citus CASCADE; DROP SCHEMA IF EXISTS {SCHEMA} CASCADE;
+             CREATE EXTENSION citus"
+        ))
+    });
     drop(session);
     // The first backend of a database pays for its caches, and the maintenance daemon starts with it.
     worker.session().run("SELECT pg_catalog.citus_version()");

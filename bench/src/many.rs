@@ -12,7 +12,7 @@ const GOAL: f64 = 5.0;
 
 pub fn measure(effort: Effort) -> Vec<Figure> {
     let sizes = effort.pick(&[6, 12, 24][..], &[6, 24]);
-    let rounds = effort.pick(5, 2);
+    let rounds = effort.pick(5, 1);
     let most = *sizes.last().expect("a size");
     let cluster = fleet::on_request(most);
     say("many", &format!("{most} workers run"));

@@ -57,4 +57,9 @@ impl Usage {
         let used = self.cpu.saturating_sub(earlier.cpu);
         100.0 * used.as_secs_f64() / self.at.duration_since(earlier.at).as_secs_f64()
     }
+
+    /// The time on a processor since an earlier moment, in milliseconds.
+    pub fn millis_since(&self, earlier: &Usage) -> f64 {
+        self.cpu.saturating_sub(earlier.cpu).as_secs_f64() * 1e3
+    }
 }

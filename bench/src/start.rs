@@ -16,7 +16,7 @@ const GOAL_TEXT: &str = "median < 1.5 s";
 const DEADLINE: Duration = Duration::from_secs(60);
 
 pub fn measure(effort: Effort) -> Vec<Figure> {
-    let starts = effort.pick(10, 4);
+    let starts = effort.pick(10, 3);
     let fleet = stopped(fleet::at_defaults(2 * starts));
     let plain = stopped(fleet::at_defaults(starts).without_fleet());
     let (soon, late) = fleet.workers.split_at(starts);

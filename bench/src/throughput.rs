@@ -2,6 +2,7 @@
 //! controller watching four workers, against the controller asleep, in short runs one after another.
 
 use crate::effort::{Effort, say};
+use crate::process::Usage;
 use crate::report::{Figure, Goal};
 use crate::spread::Spread;
 use crate::{fleet, shell};
@@ -16,24 +17,33 @@ pub fn measure(effort: Effort) -> Vec<Figure> {
     let mut fill = shell::at(&cluster.coordinator, "pgbench");
     fill.args(["-i", "-q", "-s", "5", "postgres"]);
     shell::run(fill);
-    let pairs = effort.pick(8, 2);
-    let seconds = effort.pick(4, 2);
+    let pairs = effort.pick(6, 1);
     [("select-only", "-S"), ("tpcb-like", "-b tpcb-like")]
         .into_iter()
-        .map(|(name, option)| compare(&cluster, name, option, pairs, seconds))
+        .map(|(name, option)| compare(&cluster, name, option, pairs))
         .collect()
 }
 
-fn compare(cluster: &Cluster, name: &str, option: &str, pairs: usize, seconds: u64) -> Figure {
-    let (mut on, mut off) = (Vec::new(), Vec::new());
+/// One run holds one cycle of the controller at its default interval.
+const SECONDS: u64 = 5;
+
+fn compare(cluster: &Cluster, name: &str, option: &str, pairs: usize) -> Figure {
+    let controller = cluster.controller();
+    let (mut on, mut off, mut share) = (Vec::new(), Vec::new(), Vec::new());
     transactions_per_second(cluster, option, 1);
     for pair in 0..pairs {
         // On, off, off, on: a drift of the machine hits both.
         let order = if pair % 2 == 0 { [true, false] } else { [false, true] };
         for is_on in order {
             switch(cluster, is_on);
-            let tps = transactions_per_second(cluster, option, seconds);
-            if is_on { &mut on } else { &mut off }.push(tps);
+            let before = Usage::of(controller);
+            let tps = transactions_per_second(cluster, option, SECONDS);
+            if is_on {
+                share.push(Usage::of(controller).percent_since(&before));
+                on.push(tps);
+            } else {
+                off.push(tps);
+            }
         }
         say(
             "pgbench",
@@ -47,12 +57,17 @@ fn compare(cluster: &Cluster, name: &str, option: &str, pairs: usize, seconds: u
     }
     let ratio = Spread::ratios(&on, &off);
     Figure::new(&format!("pgbench {name}, 4 workers"))
-        .ours(format!("{} tps", Spread::new(on.clone()).show_middle(0)))
+        .ours(format!(
+            "{} tps; the controller took {:.2} % of a core",
+            Spread::new(on.clone()).show_middle(0),
+            Spread::new(share.clone()).mean()
+        ))
         .baseline(format!("{} tps: controller asleep", Spread::new(off.clone()).show_middle(0)))
         .middle_ratio(&ratio)
         .goal("≥ 0.99", Goal::AtLeast(GOAL), ratio.median())
         .samples("on_tps", &on)
         .samples("off_tps", &off)
+        .samples("controller_percent", &share)
 }
 
 /// Off is off altogether: no source, no change, no cycle.

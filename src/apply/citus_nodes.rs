@@ -5,20 +5,11 @@ use super::identities;
 use crate::decide::model::Change;
 use crate::error::Error;
 use crate::worker::containment::transaction;
-use crate::worker::signals::StatementDeadline;
 use pgrx::prelude::*;
-use std::time::Duration;
 
 /// Nodes to a transaction. `citus_add_node` holds ExclusiveLock on `pg_dist_node` until the commit:
 /// 32 nodes take about a second (docs/benchmarks.md), and other adds and DDL wait for it.
 const BATCH: usize = 32;
-
-/// How long a change waits for somebody else's lock before it gives way and is tried again.
-const LOCK_TIMEOUT: &str = "2s";
-
-/// How long one transaction may take in all. Connecting to a node that has just died takes Citus
-/// `citus.node_connection_timeout`, 30 s by default, with the lock held.
-const DEADLINE: Duration = Duration::from_secs(15);
 
 /// A change and what became of it: the node id, or why it was not made.
 pub struct Outcome {
@@ -75,7 +66,9 @@ fn make(changes: &[&Change]) -> Vec<Outcome> {
     match result {
         Ok(ids) => changes.iter().zip(ids).map(|(change, id)| outcome(change, Ok(id))).collect(),
         Err(error) if changes.len() > 1 && !concerns_all(&error, changes) => {
-            changes.chunks(1).flat_map(make).collect()
+            // A node that hangs is found by halves: each attempt may take the whole deadline.
+            let part = if error.is_cancel() { changes.len().div_ceil(2) } else { 1 };
+            changes.chunks(part).flat_map(make).collect()
         }
         Err(error) => {
             let message = error.to_string();
@@ -91,10 +84,7 @@ fn concerns_all(error: &Error, changes: &[&Change]) -> bool {
     let is_exchange = changes.iter().any(|change| matches!(change, Change::UpdateAddress { .. }));
     let is_wait = matches!(
         error,
-        Error::Raised {
-            sqlstate: Code::ERRCODE_LOCK_NOT_AVAILABLE | Code::ERRCODE_QUERY_CANCELED,
-            ..
-        } | Error::Paused
+        Error::Raised { sqlstate: Code::ERRCODE_LOCK_NOT_AVAILABLE, .. } | Error::Paused
     );
     is_exchange || is_wait
 }
@@ -123,6 +113,8 @@ fn call(change: &Change) -> Result<Option<i32>, Error> {
             )?;
             let nodeid = nodeid
                 .ok_or_else(|| Error::Internal("citus_add_node returned no node id".into()))?;
+            // Node ids start again where Citus has been created anew.
+            identities::forget(nodeid)?;
             identities::record(nodeid, *lineage)?;
             Ok(Some(nodeid))
         }
@@ -153,7 +145,7 @@ fn run(statement: &str, nodename: &str, nodeport: u16) -> Result<(), Error> {
     Ok(Spi::run_with_args(statement, &[nodename.into(), i32::from(nodeport).into()])?)
 }
 
-/// Opens no connection; waits for writers of the node's shards, at most `LOCK_TIMEOUT`.
+/// Opens no connection; waits for writers of the node's shards as long as for any lock.
 fn update_node(nodeid: i32, nodename: &str, nodeport: u16) -> Result<(), Error> {
     Ok(Spi::run_with_args(
         "SELECT pg_catalog.citus_update_node($1, $2, $3)",
@@ -161,12 +153,9 @@ fn update_node(nodeid: i32, nodename: &str, nodeport: u16) -> Result<(), Error> 
     )?)
 }
 
-/// Runs a change in a transaction that waits for no lock longer than `LOCK_TIMEOUT`, ends after
-/// `DEADLINE`, and does not begin once `fleet.pause()` has been committed.
+/// Runs changes in a transaction, which does not begin once `fleet.pause()` has been committed.
 fn transact<T>(body: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
     transaction(|| {
-        let _deadline = StatementDeadline::start(DEADLINE);
-        Spi::run(&format!("SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))?;
         // Citus refuses its other mode inside a transaction.
         Spi::run("SET LOCAL citus.metadata_sync_mode = 'transactional'")?;
         // The lock makes fleet.pause() wait for a change that has begun.

@@ -3,7 +3,7 @@
 
 use super::model::Candidate;
 use super::names::HostName;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
 
@@ -77,6 +77,10 @@ pub struct Discovery {
     /// Sources of which every name is known not to exist at the moment.
     pub empty: Vec<String>,
     pub complaints: Vec<Complaint>,
+    /// Sources that have been answered at least once.
+    answered: BTreeSet<String>,
+    /// A source has never been answered: who it names is not known, so nobody is unnamed.
+    pub is_in_the_dark: bool,
 }
 
 impl Discovery {
@@ -85,6 +89,7 @@ impl Discovery {
         let mut before = std::mem::take(&mut self.known);
         self.complaints.clear();
         self.empty.clear();
+        self.is_in_the_dark = false;
         let mut total = 0;
         for answer in answers {
             let last = before.remove(&answer.source).unwrap_or_default();
@@ -99,6 +104,10 @@ impl Discovery {
                 });
                 now = last;
             }
+            if !self.complaints.iter().any(|complaint| complaint.source == source) {
+                self.answered.insert(source.clone());
+            }
+            self.is_in_the_dark |= !self.answered.contains(&source);
             total += now.values().map(Vec::len).sum::<usize>();
             if now.values().all(Vec::is_empty)
                 && !self.complaints.iter().any(|c| c.source == source)
@@ -239,6 +248,18 @@ mod tests {
             10,
         );
         assert_eq!(endpoints(&discovery), ["10.0.0.1:1"]);
+    }
+
+    #[test]
+    fn a_source_that_was_never_answered_leaves_the_fleet_in_the_dark() {
+        let mut discovery = Discovery::default();
+        let failed = || pass(&[("w", Answer::Failed(DnsFailure::Timeout, "x".into()))]);
+        discovery.learn(failed(), 10);
+        assert!(discovery.is_in_the_dark);
+        discovery.learn(pass(&[("w", Answer::Nothing)]), 10);
+        assert!(!discovery.is_in_the_dark);
+        discovery.learn(failed(), 10);
+        assert!(!discovery.is_in_the_dark, "what it gave before is known");
     }
 
     #[test]

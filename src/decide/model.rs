@@ -81,8 +81,6 @@ pub struct Server {
 pub struct Membership {
     /// `pg_dist_local_group`: 0 on a coordinator and on a server that never was in a cluster.
     pub group_id: i32,
-    /// Citus's own identity of a data directory's cluster; absent before Citus 9.
-    pub server_id: Option<String>,
     /// Rows of `pg_dist_node`.
     pub nodes: u64,
     /// Rows of `pg_dist_partition`.
@@ -94,12 +92,14 @@ pub type ProbeResult = Result<Server, ProbeFailure>;
 /// The newest answer of an endpoint.
 #[derive(Clone, Debug)]
 pub struct Probe {
-    /// When the answer was complete, on the monotonic clock.
+    /// When it was asked, on the monotonic clock: what it said may have changed ever since.
     pub at: Duration,
     pub round_trip: Duration,
     pub result: ProbeResult,
-    /// Since when it has failed without a success in between.
+    /// Since when it has failed in the same way without a success in between.
     pub failing_since: Option<Duration>,
+    /// The same, whatever the failures were.
+    pub silent_since: Option<Duration>,
     /// When it last succeeded, on the wall clock.
     pub last_seen_us: Option<i64>,
     /// The name to register the endpoint under; none where it is to be known by its address.
@@ -284,22 +284,22 @@ impl Identity {
     }
 }
 
-/// What a change is about: a server that has no row yet, or a row.
+/// What a change is about: the coordinator's own row, a server that has no row yet, or a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Subject {
+    Coordinator,
     Endpoint(SocketAddr),
     Node(i32),
 }
 
 impl Change {
-    /// What the change is about; none for the coordinator's own row.
-    pub fn subject(&self) -> Option<Subject> {
+    pub fn subject(&self) -> Subject {
         match self {
-            Self::SetCoordinatorHost { .. } => None,
-            Self::Register { endpoint, .. } => Some(Subject::Endpoint(*endpoint)),
+            Self::SetCoordinatorHost { .. } => Subject::Coordinator,
+            Self::Register { endpoint, .. } => Subject::Endpoint(*endpoint),
             Self::UpdateAddress { nodeid, .. }
             | Self::Reactivate { nodeid, .. }
-            | Self::Disable { nodeid, .. } => Some(Subject::Node(*nodeid)),
+            | Self::Disable { nodeid, .. } => Subject::Node(*nodeid),
         }
     }
 }

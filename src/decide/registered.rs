@@ -50,12 +50,9 @@ impl<'a> Registered<'a> {
         let recheck = servers.iter().filter(|seen| outdated(seen)).map(|(at, ..)| *at).collect();
         servers.retain(|seen| !outdated(seen));
         let unresolvable = addresses.is_some_and(Vec::is_empty);
+        let identity = seen.coordinator.identities.get(&row.nodeid);
         let verdict = if !row.isactive {
-            Verdict::new(
-                State::Inactive,
-                "it is disabled in pg_dist_node (isactive = false)",
-                format!("SELECT citus_activate_node({}, {});", quoted(&row.nodename), row.nodeport),
-            )
+            inactive(row, newest.map(|(_, server, _)| answering(row, server, identity)))
         } else if servers.iter().any(|(_, server, _)| !is_same(server, servers[0].1)) {
             Verdict::new(
                 State::Conflict,
@@ -66,7 +63,7 @@ impl<'a> Registered<'a> {
                 ),
             )
         } else if let Some((_, server, _)) = newest {
-            answering(row, server, seen.coordinator.identities.get(&row.nodeid))
+            answering(row, server, identity)
         } else {
             silent(row, &probes, unresolvable, seen, policy)
         };
@@ -160,6 +157,25 @@ pub fn left_behind(server: &Server, known: &Identity) -> Verdict {
         ),
         "Bring the promoted server back. Make this one its standby with pg_rewind or pg_basebackup: rows written since the promotion are not on it.",
     )
+}
+
+/// Activating a node whose server is not in order would hide what it has lost.
+fn inactive(row: &NodeRow, server: Option<Verdict>) -> Verdict {
+    const DISABLED: &str = "it is disabled in pg_dist_node (isactive = false)";
+    match server {
+        Some(Verdict { state, reason: Some(reason), remedy }) if state != State::Active => {
+            Verdict {
+                state: State::Inactive,
+                reason: Some(format!("{DISABLED}; {reason}")),
+                remedy,
+            }
+        }
+        _ => Verdict::new(
+            State::Inactive,
+            DISABLED,
+            format!("SELECT citus_activate_node({}, {});", quoted(&row.nodename), row.nodeport),
+        ),
+    }
 }
 
 fn blank(reason: &str) -> Verdict {

@@ -99,6 +99,7 @@ mod tests {
             round_trip: Duration::ZERO,
             result: Err(ProbeFailure { kind: ProbeFailureKind::Refused, message: String::new() }),
             failing_since: Some(Duration::from_secs(since)),
+            silent_since: Some(Duration::from_secs(since)),
             last_seen_us: None,
             naming: None,
             named_at: None,

@@ -1,13 +1,17 @@
 //! Owns finding the server of a registered worker: where it is now, if not where its row says.
 //! Must not take a server for another: without a recorded identity nothing is ever found.
 
-use super::model::{Candidate, Identity, Lineage, Observation, Probe, Server};
+use super::model::{Candidate, Identity, Lineage, Observation, Probe, ProbeFailureKind, Server};
 use super::registered::is_same;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 /// An answer older than this is asked for again before it is acted upon.
 pub const FRESH: Duration = Duration::from_secs(10);
+
+/// How long a worker's own address has to be silent before its server elsewhere counts as moved: a
+/// restart of a primary must not look like a failover to a copy of it.
+const SILENCE: Duration = Duration::from_secs(5);
 
 /// Two answers within this time of each other were given by two servers if they differ; further
 /// apart, one server may have been restarted between them.
@@ -18,6 +22,8 @@ pub const SIMULTANEOUS: Duration = Duration::from_secs(2);
 pub enum Whereabouts<'a> {
     /// Nowhere that any source names.
     Unknown,
+    /// At this address, but its own has not been silent for long enough to be sure.
+    Waiting(SocketAddr),
     /// At this candidate, and its old address does not answer as it any more.
     Moved(&'a Candidate, Lineage),
     /// The answers are too old, or from different times: these are to be asked again.
@@ -87,6 +93,18 @@ pub fn whereabouts<'a>(
         missing.endpoints.iter().filter(|at| !seen.probes.contains_key(at)).copied().collect();
     if !unasked.is_empty() {
         return Whereabouts::Unsure(unasked);
+    }
+    let is_restarting = |probe: &Probe| match &probe.result {
+        Ok(_) => false,
+        Err(failure) => {
+            matches!(
+                failure.kind,
+                ProbeFailureKind::StartingUp | ProbeFailureKind::TooManyConnections
+            ) || probe.silent_since.is_none_or(|since| probe.at.saturating_sub(since) < SILENCE)
+        }
+    };
+    if here.iter().any(|(_, probe)| is_restarting(probe)) {
+        return Whereabouts::Waiting(there.endpoint);
     }
     let now = seen.now.monotonic;
     let stale: Vec<SocketAddr> = here

@@ -16,7 +16,7 @@ use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use hickory_resolver::{Hosts, Resolver, TokioResolver, system_conf};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 type Failure = (DnsFailure, String);
 /// An answer for each lookup, by a label that stays the same from one pass to the next.
@@ -42,7 +42,10 @@ impl Dns {
     pub fn system(deadline: Duration) -> Result<Self, String> {
         let (config, options) =
             system_conf::read_system_conf().map_err(|error| error.to_string())?;
-        let search = config.domain().into_iter().chain(config.search()).cloned().collect();
+        let search = match config.search() {
+            [] => config.domain().into_iter().cloned().collect(),
+            search => search.to_vec(),
+        };
         let ndots = options.ndots;
         let hosts = Hosts::from_system().unwrap_or_default();
         Self::new(config, options, search, ndots, hosts, deadline)
@@ -137,6 +140,7 @@ impl Dns {
         max_workers: usize,
     ) -> (Names, bool) {
         let mut names = BTreeMap::new();
+        let started = Instant::now();
         let (mut gap, mut complete) = (0, true);
         let mut next = 1;
         while next <= max_workers + Source::PATTERN_GAP {
@@ -155,6 +159,10 @@ impl Dns {
                 if gap == Source::PATTERN_GAP {
                     return (names, complete);
                 }
+            }
+            // Names that have not been asked for in time are not known to be gone.
+            if started.elapsed() > self.deadline {
+                return (names, false);
             }
             next += PATTERN_STRIDE;
         }

@@ -35,6 +35,8 @@ pub struct Names {
 pub struct Answered {
     pub endpoint: SocketAddr,
     pub result: ProbeResult,
+    /// When the probe was begun: whatever the server said was true no later than at its answer.
+    pub asked: Instant,
     pub round_trip: Duration,
     /// The outcome of asking for its name, where that was wanted.
     pub naming: Option<Option<Naming>>,
@@ -111,7 +113,7 @@ impl Network {
             }
             let started = Instant::now();
             let result = questions.ask(&target).await;
-            Answered { endpoint, result, round_trip: started.elapsed(), naming }
+            Answered { endpoint, result, asked: started, round_trip: started.elapsed(), naming }
         }));
     }
 

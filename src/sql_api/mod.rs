@@ -193,8 +193,7 @@ impl Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        // SAFETY: the lock that `take` has acquired; after an ERROR it is gone already, which the
-        // abort has taken care of, and no drop runs.
+        // SAFETY: the lock that `take` has acquired; an ERROR unwinds through here before the abort.
         unsafe { pg_sys::LockRelease(&self.0, pg_sys::ExclusiveLock as i32, false) };
     }
 }

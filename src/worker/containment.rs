@@ -2,15 +2,23 @@
 //! it comes back as a value instead of ending the loop.
 //! Must not decide what an error means.
 
+use super::signals::StatementDeadline;
 use crate::error::{Error, one_line};
 use pgrx::pg_sys::panic::CaughtError;
 use pgrx::{PgTryBuilder, pg_sys};
 use std::panic::AssertUnwindSafe;
+use std::time::Duration;
 
-/// Runs `body` in a transaction with a snapshot and `search_path = pg_catalog`. An `Err`, an ERROR
-/// or a panic aborts it. A request to end the process ends it.
+/// How long one transaction may take in all. Connecting to a node that has just died takes Citus
+/// `citus.node_connection_timeout`, 30 s by default, with the lock on `pg_dist_node` held.
+const DEADLINE: Duration = Duration::from_secs(15);
+
+/// Runs `body` in a transaction with a snapshot. An `Err`, an ERROR, a panic or the deadline aborts
+/// it. A request to end the process ends it.
 pub fn transaction<T>(body: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
     PgTryBuilder::new(AssertUnwindSafe(|| {
+        // Until after the commit, in which Citus waits for the other nodes.
+        let _deadline = StatementDeadline::start(DEADLINE);
         // SAFETY: no transaction is open; the snapshot is popped before the commit.
         unsafe {
             pg_sys::SetCurrentStatementStartTimestamp();
@@ -23,6 +31,8 @@ pub fn transaction<T>(body: impl FnOnce() -> Result<T, Error>) -> Result<T, Erro
                 unsafe {
                     pg_sys::PopActiveSnapshot();
                     pg_sys::CommitTransactionCommand();
+                    // A background worker has to report what it wrote, or no vacuum ever comes.
+                    pg_sys::pgstat_report_stat(true);
                 }
                 Ok(value)
             }

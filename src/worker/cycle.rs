@@ -10,7 +10,6 @@ use crate::apply::citus_nodes::{self as apply, Outcome};
 use crate::apply::identities;
 use crate::decide::membership::{barred, plan};
 use crate::decide::model::{Coordinator, Hold, Lineage, NodeRow, Observation, Plan, State};
-use crate::decide::schedule;
 use crate::error::Error;
 use crate::observe::citus_nodes as catalogs;
 use crate::observe::network::Network;
@@ -98,9 +97,9 @@ fn observe(
             // As Citus will: by the name it is to be registered under, if it has one.
             let known = memory.probes.get(&endpoint).and_then(|probe| probe.naming.as_ref());
             let name = known.map_or_else(|| endpoint.ip().to_string(), |n| n.name.to_string());
-            let naming =
-                schedule::naming_is_due(memory.probes.get(&endpoint), memory.now().monotonic);
-            let origins = naming.then(|| settings.policy.node_names.origins(candidate));
+            let origins = memory
+                .naming_is_due(endpoint)
+                .then(|| settings.policy.node_names.origins(candidate));
             network.start(
                 questions,
                 settings.nameserver,
@@ -209,6 +208,7 @@ fn record(
             memory.standings.insert(key, (change.worker.state, now));
         }
     }
+    memory.keep_standings(&plan.workers);
     if memory.expiry_is_due() {
         transaction(|| events::expire(settings.event_retention))?;
     }

@@ -15,6 +15,9 @@ use crate::settings;
 use pgrx::prelude::*;
 use std::time::Duration;
 
+/// How long the controller waits for somebody else's lock before it gives way and tries again.
+const LOCK_TIMEOUT: &std::ffi::CStr = c"2s";
+
 /// How often a controller with nothing to do looks whether that has changed.
 const IDLE: Duration = Duration::from_secs(1);
 
@@ -56,12 +59,14 @@ fn initialize(database: Option<&std::ffi::CStr>) {
     // is one that nobody else can plant operators in.
     unsafe {
         pg_sys::BackgroundWorkerInitializeConnection(database, std::ptr::null(), 0);
-        pg_sys::SetConfigOption(
-            c"search_path".as_ptr(),
-            c"pg_catalog".as_ptr(),
-            pg_sys::GucContext::PGC_USERSET,
-            pg_sys::GucSource::PGC_S_SESSION,
-        );
+        for (name, value) in [(c"search_path", c"pg_catalog"), (c"lock_timeout", LOCK_TIMEOUT)] {
+            pg_sys::SetConfigOption(
+                name.as_ptr(),
+                value.as_ptr(),
+                pg_sys::GucContext::PGC_USERSET,
+                pg_sys::GucSource::PGC_S_SESSION,
+            );
+        }
     }
 }
 

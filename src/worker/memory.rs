@@ -34,6 +34,9 @@ pub struct Memory {
     expired_at: Option<Duration>,
     /// Endpoints to be probed in the next cycle, which is to come at once.
     urgent: BTreeSet<SocketAddr>,
+    /// What was asked of an endpoint before this moment is outdated.
+    outdated: BTreeMap<SocketAddr, Duration>,
+    distributed_tables: Vec<String>,
 }
 
 impl Memory {
@@ -53,6 +56,8 @@ impl Memory {
             cycles: 0,
             expired_at: None,
             urgent: BTreeSet::new(),
+            outdated: BTreeMap::new(),
+            distributed_tables: Vec::new(),
         }
     }
 
@@ -68,12 +73,29 @@ impl Memory {
     /// is from before it joined or left a cluster, and is forgotten.
     pub fn learn_rows(&mut self, coordinator: &Coordinator) {
         let rows: BTreeSet<i32> = coordinator.worker_rows().map(|row| row.nodeid).collect();
-        let changed: Vec<i32> =
+        let gone: Vec<i32> =
             self.node_addresses.keys().filter(|id| !rows.contains(id)).copied().collect();
-        for nodeid in changed {
-            self.node_addresses.remove(&nodeid);
+        for nodeid in gone {
+            let addresses = self.node_addresses.remove(&nodeid).unwrap_or_default();
+            self.forget(|endpoint| addresses.contains(&endpoint.ip()));
+        }
+        // Candidates were asked for relations of the names that were known then.
+        let tables = coordinator.citus.as_ref().map_or(&[][..], |citus| &citus.distributed_tables);
+        if self.distributed_tables != tables {
+            self.distributed_tables = tables.to_vec();
+            let registered: BTreeSet<SocketAddr> =
+                coordinator.worker_rows().flat_map(|row| self.endpoints(row)).collect();
+            self.forget(|endpoint| !registered.contains(endpoint));
         }
         self.unnamed_since.retain(|nodeid, _| rows.contains(nodeid));
+    }
+
+    /// Forgets what endpoints have said, and what they are still about to say.
+    fn forget(&mut self, which: impl Fn(&SocketAddr) -> bool) {
+        let now = self.now().monotonic;
+        let forgotten = self.probes.keys().filter(|endpoint| which(endpoint));
+        self.outdated.extend(forgotten.map(|endpoint| (*endpoint, now)));
+        self.probes.retain(|endpoint, _| !which(endpoint));
     }
 
     /// Takes in what DNS said, of the sources and of the registered workers' names.
@@ -87,7 +109,7 @@ impl Memory {
             };
             let is_new = self.node_addresses.insert(row.nodeid, addresses.clone()).is_none();
             if is_new {
-                self.probes.retain(|endpoint, _| !leads_to(row, addresses, endpoint));
+                self.forget(|endpoint| leads_to(row, addresses, endpoint));
             }
         }
         let known: BTreeSet<SocketAddr> = self
@@ -98,10 +120,12 @@ impl Memory {
             .collect();
         self.probes.retain(|endpoint, _| known.contains(endpoint));
         self.failures.retain(|subject, _| match subject {
+            Subject::Coordinator => true,
             Subject::Endpoint(endpoint) => known.contains(endpoint),
             Subject::Node(nodeid) => coordinator.worker_rows().any(|row| row.nodeid == *nodeid),
         });
         self.urgent.retain(|endpoint| known.contains(endpoint));
+        self.outdated.retain(|endpoint, _| known.contains(endpoint));
     }
 
     /// Where a registered worker's name leads, as far as that is known.
@@ -113,6 +137,10 @@ impl Memory {
     pub fn learn_answers(&mut self, answers: Vec<Answered>) {
         let now = self.now();
         for answer in answers {
+            let at = answer.asked.saturating_duration_since(self.started);
+            if self.outdated.get(&answer.endpoint).is_some_and(|since| at < *since) {
+                continue;
+            }
             self.urgent.remove(&answer.endpoint);
             let before = self.probes.remove(&answer.endpoint);
             let is_ok = answer.result.is_ok();
@@ -123,15 +151,21 @@ impl Memory {
                 (Err(failure), Some(Probe { result: Err(last), failing_since, .. }))
                     if last.kind == failure.kind =>
                 {
-                    failing_since.or(Some(now.monotonic))
+                    failing_since.or(Some(at))
                 }
-                (Err(_), _) => Some(now.monotonic),
+                (Err(_), _) => Some(at),
+            };
+            let silent_since = match (is_ok, &before) {
+                (true, _) => None,
+                (false, before) => {
+                    before.as_ref().and_then(|probe| probe.silent_since).or(Some(at))
+                }
             };
             self.probe_errors += u64::from(!is_ok);
             let was_named =
                 before.as_ref().and_then(|probe| Some((probe.naming.clone(), probe.named_at?)));
             let (naming, named_at) = match (answer.naming, was_named) {
-                (Some(naming), _) => (naming, Some(now.monotonic)),
+                (Some(naming), _) => (naming, Some(at)),
                 (None, Some((naming, at))) => (naming, Some(at)),
                 (None, None) => (None, None),
             };
@@ -140,10 +174,11 @@ impl Memory {
             self.probes.insert(
                 answer.endpoint,
                 Probe {
-                    at: now.monotonic,
+                    at,
                     round_trip: answer.round_trip,
                     result: answer.result,
                     failing_since,
+                    silent_since,
                     last_seen_us,
                     naming,
                     named_at,
@@ -161,7 +196,7 @@ impl Memory {
             };
             if worker.source.is_some() || !has_sources {
                 self.unnamed_since.remove(&nodeid);
-            } else {
+            } else if !self.discovery.is_in_the_dark {
                 self.unnamed_since.entry(nodeid).or_insert(now);
             }
         }
@@ -173,7 +208,7 @@ impl Memory {
         match result {
             Ok(nodeid) => {
                 self.changes += 1;
-                self.failures.retain(|subject, _| Some(*subject) != change.subject());
+                self.failures.remove(&change.subject());
                 let (Change::Register { endpoint, .. } | Change::UpdateAddress { endpoint, .. }) =
                     change
                 else {
@@ -184,11 +219,12 @@ impl Memory {
                 self.node_addresses.extend(nodeid.map(|nodeid| (nodeid, vec![endpoint.ip()])));
                 if matches!(change, Change::Register { .. }) {
                     self.probes.remove(endpoint);
+                    self.outdated.insert(*endpoint, self.now().monotonic);
                 }
                 self.urgent.insert(*endpoint);
             }
             Err(error) => {
-                let Some(subject) = change.subject() else { return };
+                let subject = change.subject();
                 let attempts =
                     self.failures.get(&subject).map_or(0, |failure| failure.attempts) + 1;
                 let retry_at = now + schedule::change_retry(attempts);
@@ -216,6 +252,19 @@ impl Memory {
 
     fn pace(&self, interval: Duration) -> Pace {
         Pace { interval, endpoints: self.probes.len() }
+    }
+
+    /// Forgets where workers stood that are not listed any more.
+    pub fn keep_standings(&mut self, workers: &[Worker]) {
+        let listed: BTreeSet<(String, u16)> =
+            workers.iter().map(|worker| (worker.nodename.clone(), worker.nodeport)).collect();
+        self.standings.retain(|worker, _| listed.contains(worker));
+    }
+
+    /// Whether the name of a candidate is to be asked for along with its next probe.
+    pub fn naming_is_due(&self, endpoint: SocketAddr) -> bool {
+        self.urgent.contains(&endpoint)
+            || schedule::naming_is_due(self.probes.get(&endpoint), self.now().monotonic)
     }
 
     /// Whether an endpoint is to be probed in this cycle.

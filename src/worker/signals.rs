@@ -87,7 +87,12 @@ impl StatementDeadline {
 
 impl Drop for StatementDeadline {
     fn drop(&mut self) {
-        // SAFETY: as above; disabling a timeout that has fired or was disabled does nothing.
-        unsafe { disable_timeout(STATEMENT_TIMEOUT, false) };
+        // SAFETY: as above; disabling a timeout that has fired or was disabled does nothing, and a
+        // cancel is for the statement that has just ended.
+        unsafe {
+            disable_timeout(STATEMENT_TIMEOUT, false);
+            // It may have fired just now, for nothing.
+            pg_sys::QueryCancelPending = 0;
+        }
     }
 }

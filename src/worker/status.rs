@@ -230,10 +230,10 @@ impl Report {
 
 fn report_row(request: Request, plan: &Plan, outcomes: &[Outcome], worker: &Worker) -> ReportRow {
     let subject = worker.nodeid.map(Subject::Node).or(worker.endpoint.map(Subject::Endpoint));
-    let is_planned = plan.changes.iter().any(|change| change.subject() == subject);
+    let is_planned = plan.changes.iter().any(|change| Some(change.subject()) == subject);
     let result = outcomes
         .iter()
-        .find(|outcome| outcome.change.subject() == subject)
+        .find(|outcome| Some(outcome.change.subject()) == subject)
         .map(|outcome| &outcome.result);
     let (word, nodeid, reason) = match result {
         Some(Ok(nodeid)) => (OutcomeWord::Done, *nodeid, None),

@@ -2,7 +2,7 @@
 //! or nothing.
 //! Must not touch a row whose server is not known by its recorded identity.
 
-use super::{Planner, barred};
+use super::Planner;
 use crate::decide::model::{Action, Candidate, Change, Lineage, State, Subject};
 use crate::decide::policy::OnAbsent;
 use crate::decide::registered::Registered;
@@ -52,16 +52,13 @@ impl<'a> Planner<'a> {
                 return self.reactivate(known, verdict);
             }
         }
-        let candidates: Vec<&'a Candidate> = self
-            .seen
-            .candidates
-            .iter()
-            .filter(|candidate| barred(candidate, self.seen.coordinator, self.policy).is_none())
-            .collect();
         let missing = Missing { identity, groupid: row.groupid, endpoints: &known.endpoints };
-        match whereabouts(&missing, self.seen, &candidates) {
+        match whereabouts(&missing, self.seen, &self.allowed) {
             Whereabouts::Unknown if verdict.state == State::Absent => self.absent(known, verdict),
             Whereabouts::Unknown => Followed::nothing(verdict),
+            Whereabouts::Waiting(endpoint) => {
+                Followed { sightings: vec![endpoint], ..Followed::nothing(verdict) }
+            }
             Whereabouts::Unsure(endpoints) => {
                 let sightings = endpoints.clone();
                 Followed { recheck: endpoints, sightings, ..Followed::nothing(verdict) }

@@ -26,6 +26,11 @@ pub fn plan(seen: &Observation<'_>, policy: &Policy) -> Plan {
         seen,
         policy,
         registered: &registered,
+        allowed: seen
+            .candidates
+            .iter()
+            .filter(|candidate| barred(candidate, seen.coordinator, policy).is_none())
+            .collect(),
         obstacle: obstacle(seen.coordinator, policy, &registered),
         taken: BTreeSet::new(),
         plan: Plan::default(),
@@ -99,6 +104,8 @@ struct Planner<'a> {
     seen: &'a Observation<'a>,
     policy: &'a Policy,
     registered: &'a [Registered<'a>],
+    /// Candidates that may be connected to.
+    allowed: Vec<&'a Candidate>,
     obstacle: Option<Verdict>,
     /// Endpoints that are another one's server, or its own already.
     taken: BTreeSet<SocketAddr>,
@@ -114,7 +121,7 @@ impl<'a> Planner<'a> {
         };
         let own = self.seen.coordinator.own_row();
         let is_right = own.is_some_and(|row| row.nodename == *name && row.nodeport == *port);
-        if !is_right && self.seen.hold.is_none() {
+        if !is_right && self.withheld(Subject::Coordinator).is_none() {
             self.plan
                 .changes
                 .push(Change::SetCoordinatorHost { nodename: name.clone(), nodeport: *port });
@@ -135,7 +142,7 @@ impl<'a> Planner<'a> {
             self.plan.workers.push(Worker {
                 nodename: known.row.nodename.clone(),
                 nodeport: known.row.nodeport,
-                endpoint: known.endpoints.first().copied(),
+                endpoint: known.server.map(|(at, ..)| at).or(known.endpoints.first().copied()),
                 nodeid: Some(known.row.nodeid),
                 groupid: Some(known.row.groupid),
                 source,
@@ -200,16 +207,16 @@ impl<'a> Planner<'a> {
             Ok(server) => server,
             Err(failure) => return Judgement::Undecided(Verdict::unreachable(failure)),
         };
+        let mut identities = self.seen.coordinator.identities.values();
+        if let Some(known) = identities.find(|known| known.has_left_behind(server)) {
+            return Judgement::Verdict(left_behind(server, known));
+        }
         let is_ours = server.system_identifier == self.seen.coordinator.system_identifier;
         if !is_ours
             && !server.in_recovery
             && let Some(judgement) = self.same_identity(candidate, server, probe)
         {
             return judgement;
-        }
-        let mut identities = self.seen.coordinator.identities.values();
-        if let Some(known) = identities.find(|known| known.has_left_behind(server)) {
-            return Judgement::Verdict(left_behind(server, known));
         }
         match preflight(server, self.seen.coordinator) {
             Some(verdict) => Judgement::Verdict(verdict),
@@ -225,9 +232,8 @@ impl<'a> Planner<'a> {
         probe: &'a Probe,
     ) -> Option<Judgement<'a>> {
         let workers = self.registered.iter().filter_map(|known| known.server);
-        let others = self.seen.candidates.iter().filter_map(|other| {
-            let barred = barred(other, self.seen.coordinator, self.policy).is_some();
-            let (server, probe) = self.server(other.endpoint).filter(|_| !barred)?;
+        let others = self.allowed.iter().filter_map(|other| {
+            let (server, probe) = self.server(other.endpoint)?;
             Some((other.endpoint, server, probe))
         });
         let namesakes: Vec<_> = workers
@@ -297,7 +303,10 @@ impl<'a> Planner<'a> {
         if let Some(withheld) = self.withheld(Subject::Endpoint(endpoint)) {
             return withheld;
         }
-        if self.seen.now.monotonic.saturating_sub(probe.at) > FRESH {
+        let is_old = |at| self.seen.now.monotonic.saturating_sub(at) > FRESH;
+        // Citus will look the name up itself: that it leads here alone has to be true now.
+        let is_named = nodename != endpoint.ip().to_string();
+        if is_old(probe.at) || (is_named && probe.named_at.is_none_or(is_old)) {
             self.plan.recheck.push(endpoint);
             return Verdict::without_remedy(State::Ready, "it is checked once more");
         }
@@ -362,8 +371,15 @@ impl<'a> Planner<'a> {
                 }
         };
         let naming = self.seen.probes.get(&endpoint)?.naming.as_ref()?;
-        let is_good =
-            self.policy.names.allows(&naming.name) && naming.addresses.iter().all(leads_here);
+        // A name that a source gives for another server too is no name of this one.
+        let is_shared = self.seen.candidates.iter().any(|other| {
+            other.given.as_ref() == Some(&naming.name)
+                && other.endpoint.port() == endpoint.port()
+                && !leads_here(&other.endpoint.ip())
+        });
+        let is_good = !is_shared
+            && self.policy.names.allows(&naming.name)
+            && naming.addresses.iter().all(leads_here);
         is_good.then(|| naming.name.to_string())
     }
 }

@@ -126,7 +126,8 @@ fn a_primary_that_was_left_behind_is_not_followed_back() {
 
     behind.begin();
     cluster.announce_with(&[behind.address]);
-    wait_for_node_state(&cluster, &nodeid, "conflict");
+    let row = cluster.wait_for_state(behind.address, "conflict");
+    assert!(row["reason"].contains("left behind at timeline 1"), "{row:?}");
     stays_at(&cluster, &nodeid, successor);
     assert_exact(&cluster.coordinator, last);
     cluster.workers[0].stop(Shutdown::Fast);
@@ -161,7 +162,7 @@ fn a_standby_is_promoted_while_the_primary_hangs() {
 
     hung.thaw();
     cluster.announce_with(&[hung.address]);
-    wait_for_node_state(&cluster, &nodeid, "conflict");
+    cluster.wait_for_state(hung.address, "conflict");
     stays_at(&cluster, &nodeid, successor);
     writer.wait_for_more();
     hung.stop(Shutdown::Immediate);

@@ -48,24 +48,14 @@ pub fn server(n: i64) -> Server {
         vector: has("0.8.1"),
         fleet: has("0.1.0"),
         clashing_relations: Vec::new(),
-        membership: Some(Membership {
-            group_id: 0,
-            server_id: Some(format!("id-{n}")),
-            nodes: 0,
-            distributed_tables: 0,
-        }),
+        membership: Some(Membership { group_id: 0, nodes: 0, distributed_tables: 0 }),
     }
 }
 
 /// Server number `n` as the worker that holds a group.
 pub fn member(n: i64, group_id: i32) -> Server {
     Server {
-        membership: Some(Membership {
-            group_id,
-            server_id: Some("ours".into()),
-            nodes: 3,
-            distributed_tables: 5,
-        }),
+        membership: Some(Membership { group_id, nodes: 3, distributed_tables: 5 }),
         ..server(n)
     }
 }
@@ -158,9 +148,10 @@ impl Fleet {
             round_trip: Duration::from_millis(1),
             result: Ok(server),
             failing_since: None,
+            silent_since: None,
             last_seen_us: None,
             naming: None,
-            named_at: None,
+            named_at: Some(Duration::from_secs(NOW)),
         };
         self.probes.insert(at(address), probe);
         self
@@ -178,6 +169,7 @@ impl Fleet {
         let message = "in its own words".into();
         probe.result = Err(ProbeFailure { kind, message });
         probe.failing_since = Some(Duration::from_secs(1));
+        probe.silent_since = Some(Duration::from_secs(1));
         fleet
     }
 

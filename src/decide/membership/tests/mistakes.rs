@@ -3,6 +3,7 @@
 
 use super::build::*;
 use crate::decide::model::State;
+use std::time::Duration;
 
 /// DNS that gives one address of many at a time (fault 8) lets one name be found for two servers.
 /// The second `citus_add_node` of a name returns the first's node id and is taken for a success.
@@ -78,4 +79,44 @@ fn a_worker_that_moved_is_not_told_to_leave_its_cluster() {
         .plan();
     let remedy = plan.at("10.0.0.3").remedy.clone().unwrap_or_default();
     assert!(remedy.contains("citus_update_node"), "{remedy}");
+}
+
+/// A name is looked up by Citus itself when it adds the node: that it leads to one server alone has to
+/// be true then, not when the server was first seen.
+#[test]
+fn a_name_is_asked_for_again_before_it_is_registered() {
+    let named = |seconds: u64| {
+        let mut fleet =
+            fleet().server("10.0.0.1", server(1)).naming("10.0.0.1", "w", &["10.0.0.1"]);
+        let named_at = Duration::from_secs(NOW - seconds);
+        fleet.probes.get_mut(&at("10.0.0.1")).unwrap().named_at = Some(named_at);
+        fleet.plan()
+    };
+    assert_eq!(named(10).registers(), [("w".to_owned(), "10.0.0.1".to_owned())]);
+    let old = named(11);
+    assert_eq!((old.registers(), old.recheck), (vec![], vec![at("10.0.0.1")]));
+}
+
+/// A source gives one name for two servers now: neither is registered under it.
+#[test]
+fn a_name_that_is_shared_by_now_is_not_used() {
+    let plan = fleet()
+        .server("10.0.0.1", server(1))
+        .given("10.0.0.1", "w")
+        .naming("10.0.0.1", "w", &["10.0.0.1"])
+        .server("10.0.0.2", member(5, 15))
+        .given("10.0.0.2", "w")
+        .plan();
+    plan.registers_only(&["10.0.0.1"]);
+}
+
+/// `inactive` is no reason to offer the activation of a server that has lost its data.
+#[test]
+fn a_blank_server_is_not_offered_for_activation() {
+    let mut row = row(2, "w2");
+    row.isactive = false;
+    let plan = fleet().row(row, &["10.0.0.2"]).answer("10.0.0.2", server(2)).plan();
+    let worker = plan.at("w2");
+    worker.is(State::Inactive, &["come back empty"]);
+    assert!(!worker.remedy.as_ref().unwrap().contains("citus_activate_node"));
 }

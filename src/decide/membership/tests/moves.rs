@@ -94,6 +94,24 @@ fn while_old_and_new_both_answer_nothing_changes() {
 }
 
 #[test]
+fn a_restart_of_the_old_primary_is_not_taken_for_its_end() {
+    let copy = || Server { timeline: 2, ..member(2, 12) };
+    let silent_for = |seconds: u64| {
+        let mut fleet = lost().server("10.0.0.9", copy());
+        let silent_since = Duration::from_secs(NOW - seconds);
+        fleet.probes.get_mut(&at("10.0.0.2")).unwrap().silent_since = Some(silent_since);
+        moves(&fleet.plan()).len()
+    };
+    assert_eq!((silent_for(4), silent_for(5)), (0, 1));
+    for kind in [ProbeFailureKind::StartingUp, ProbeFailureKind::TooManyConnections] {
+        let home = fleet().row(row(2, "10.0.0.2"), &["10.0.0.2"]).known_as(2, 7002);
+        let plan = home.failing("10.0.0.2", kind).server("10.0.0.9", copy()).plan();
+        assert_eq!(moves(&plan), [], "{kind:?}: it is there");
+        assert_eq!(plan.workers.len(), 1);
+    }
+}
+
+#[test]
 fn old_answers_are_asked_for_again_before_anything_changes() {
     let twin = Server { started_us: 99, ..member(2, 12) };
     let restarted = fleet().worker(2, "10.0.0.2").known_as(2, 7002).server("10.0.0.9", twin);
