@@ -122,7 +122,15 @@ impl Login {
             // SAFETY: the connection is valid until `drop`.
             match unsafe { pq::PQflush(self.connection) } {
                 0 => return Ok(()),
-                1 => self.ready(Interest::READABLE | Interest::WRITABLE).await?,
+                1 => {
+                    self.ready(Interest::READABLE | Interest::WRITABLE).await?;
+                    // A server that talks instead of listening is heard, or it would be a busy wait.
+                    self.spend()?;
+                    // SAFETY: as above.
+                    if unsafe { pq::PQconsumeInput(self.connection) } == 0 {
+                        return Err(self.broken());
+                    }
+                }
                 _ => return Err(self.broken()),
             }
         }
