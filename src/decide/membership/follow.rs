@@ -52,8 +52,10 @@ impl<'a> Planner<'a> {
                 return self.reactivate(known, verdict);
             }
         }
+        let candidates = self.sightings.get(&identity.system_identifier);
+        let candidates = candidates.map_or(&[][..], Vec::as_slice);
         let missing = Missing { identity, groupid: row.groupid, endpoints: &known.endpoints };
-        match whereabouts(&missing, self.seen, &self.allowed) {
+        match whereabouts(&missing, self.seen, candidates) {
             Whereabouts::Unknown if verdict.state == State::Absent => self.absent(known, verdict),
             Whereabouts::Unknown => Followed::nothing(verdict),
             Whereabouts::Waiting(endpoint) => {

@@ -15,22 +15,28 @@ use super::registered::{Registered, is_same, left_behind, quoted};
 use super::verdict::Verdict;
 use super::whereabouts::{FRESH, SIMULTANEOUS};
 use follow::Followed;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 /// What everything observed means, and what is to be done about it.
 pub fn plan(seen: &Observation<'_>, policy: &Policy) -> Plan {
     let registered: Vec<Registered> =
         seen.coordinator.worker_rows().map(|row| Registered::judge(row, seen, policy)).collect();
+    let mut sightings: BTreeMap<i64, Vec<&Candidate>> = BTreeMap::new();
+    for candidate in seen.candidates {
+        if let Some(server) =
+            seen.probes.get(&candidate.endpoint).and_then(|p| p.result.as_ref().ok())
+            && barred(candidate, seen.coordinator, policy).is_none()
+        {
+            sightings.entry(server.system_identifier).or_default().push(candidate);
+        }
+    }
     let mut planner = Planner {
         seen,
         policy,
         registered: &registered,
-        allowed: seen
-            .candidates
-            .iter()
-            .filter(|candidate| barred(candidate, seen.coordinator, policy).is_none())
-            .collect(),
+        named: seen.candidates.iter().map(|candidate| (candidate.endpoint, candidate)).collect(),
+        sightings,
         obstacle: obstacle(seen.coordinator, policy, &registered),
         taken: BTreeSet::new(),
         plan: Plan::default(),
@@ -104,8 +110,9 @@ struct Planner<'a> {
     seen: &'a Observation<'a>,
     policy: &'a Policy,
     registered: &'a [Registered<'a>],
-    /// Candidates that may be connected to.
-    allowed: Vec<&'a Candidate>,
+    named: BTreeMap<SocketAddr, &'a Candidate>,
+    /// Candidates that have answered and may be connected to, by system identifier.
+    sightings: BTreeMap<i64, Vec<&'a Candidate>>,
     obstacle: Option<Verdict>,
     /// Endpoints that are another one's server, or its own already.
     taken: BTreeSet<SocketAddr>,
@@ -156,15 +163,25 @@ impl<'a> Planner<'a> {
 
     /// The source that names a worker: by its address, or by another one of the same server.
     fn source_of(&self, known: &Registered<'_>, sightings: &[SocketAddr]) -> Option<String> {
-        let is_it = |endpoint: SocketAddr| {
-            known.endpoints.contains(&endpoint)
-                || sightings.contains(&endpoint)
-                || known.server.is_some_and(|(_, ours, _)| {
-                    self.server(endpoint).is_some_and(|(theirs, _)| is_same(ours, theirs))
-                })
+        let by_address = known.endpoints.iter().chain(sightings).find_map(|at| self.named.get(at));
+        let by_server = || {
+            let (_, ours, _) = known.server?;
+            self.seen_as(ours.system_identifier)
+                .find_map(|(candidate, theirs, _)| is_same(ours, theirs).then_some(candidate))
         };
-        let candidate = self.seen.candidates.iter().find(|candidate| is_it(candidate.endpoint))?;
-        Some(candidate.source.clone())
+        by_address.copied().or_else(by_server).map(|candidate| candidate.source.clone())
+    }
+
+    /// The candidates that have answered with a system identifier, and how.
+    fn seen_as(
+        &self,
+        system_identifier: i64,
+    ) -> impl Iterator<Item = (&'a Candidate, &'a Server, &'a Probe)> {
+        let candidates = self.sightings.get(&system_identifier).map_or(&[][..], Vec::as_slice);
+        candidates.iter().filter_map(|candidate| {
+            let (server, probe) = self.server(candidate.endpoint)?;
+            Some((*candidate, server, probe))
+        })
     }
 
     fn candidate(&mut self, candidate: &Candidate) {
@@ -232,10 +249,9 @@ impl<'a> Planner<'a> {
         probe: &'a Probe,
     ) -> Option<Judgement<'a>> {
         let workers = self.registered.iter().filter_map(|known| known.server);
-        let others = self.allowed.iter().filter_map(|other| {
-            let (server, probe) = self.server(other.endpoint)?;
-            Some((other.endpoint, server, probe))
-        });
+        let others = self
+            .seen_as(server.system_identifier)
+            .map(|(other, server, probe)| (other.endpoint, server, probe));
         let namesakes: Vec<_> = workers
             .chain(others)
             .filter(|(endpoint, other, _)| {
