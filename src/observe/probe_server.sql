@@ -1,6 +1,6 @@
 -- What any PostgreSQL server says of itself, in one JSON value. Every name is qualified: the server
 -- may be anybody's, and its search_path may lead to anything.
--- $1: versions of the coordinator's extensions, as a JSON object; $2: names of its distributed tables.
+-- $1: versions of the coordinator's extensions, as a JSON object, empty where it has none; $2: names of its distributed tables.
 SELECT pg_catalog.json_build_object(
   'system_identifier', (SELECT c.system_identifier FROM pg_catalog.pg_control_system() c),
   'started_us', (EXTRACT(epoch FROM pg_catalog.pg_postmaster_start_time())
@@ -15,12 +15,21 @@ SELECT pg_catalog.json_build_object(
   'max_prepared_transactions', pg_catalog.current_setting('max_prepared_transactions')::pg_catalog.int4,
   'extensions', (
     SELECT pg_catalog.json_object_agg(ours.key, pg_catalog.json_build_object(
-      'installed', (SELECT e.extversion FROM pg_catalog.pg_extension e
-                    WHERE e.extname OPERATOR(pg_catalog.=) ours.key::pg_catalog.name),
-      'available', EXISTS (SELECT FROM pg_catalog.pg_available_extension_versions v
-                           WHERE v.name OPERATOR(pg_catalog.=) ours.key::pg_catalog.name
-                             AND v.version OPERATOR(pg_catalog.=) ours.value)))
-    FROM pg_catalog.json_each_text($1::pg_catalog.json) ours),
+      'installed', theirs.extversion,
+      -- The list of all versions reads every script on that host; it is asked only where the
+      -- version that the package would install is not the one.
+      'available', CASE
+        WHEN ours.value OPERATOR(pg_catalog.=) '' THEN false
+        WHEN theirs.extversion OPERATOR(pg_catalog.=) ours.value THEN true
+        WHEN EXISTS (SELECT FROM pg_catalog.pg_available_extensions a
+                     WHERE a.name OPERATOR(pg_catalog.=) ours.key::pg_catalog.name
+                       AND a.default_version OPERATOR(pg_catalog.=) ours.value) THEN true
+        ELSE EXISTS (SELECT FROM pg_catalog.pg_available_extension_versions v
+                     WHERE v.name OPERATOR(pg_catalog.=) ours.key::pg_catalog.name
+                       AND v.version OPERATOR(pg_catalog.=) ours.value) END))
+    FROM pg_catalog.json_each_text($1::pg_catalog.json) ours
+    LEFT JOIN pg_catalog.pg_extension theirs
+      ON theirs.extname OPERATOR(pg_catalog.=) ours.key::pg_catalog.name),
   'clashing_relations', ARRAY(
     SELECT relation.name
     FROM pg_catalog.pg_class c
