@@ -18,10 +18,14 @@ pub fn at_defaults(workers: usize) -> Plan {
 /// side of a comparison never works while the other one is measured. Neither keeps connections to
 /// workers that are about to be new ones, whose servers nobody has been connected to.
 pub fn on_request(workers: usize) -> Cluster {
+    // Citus connects every node to every other one now and then.
+    let (name, many) = ("max_connections", "300");
     let cluster = at_defaults(workers)
-        .set("citus.max_cached_conns_per_worker", "0")
         .set("citus_fleet.enabled", "off")
         .set("citus_fleet.interval", "1h")
+        .set("citus.max_cached_conns_per_worker", "0")
+        .set(name, many)
+        .worker_set(name, many)
         .unannounced()
         .start();
     cluster.announce(&[]);

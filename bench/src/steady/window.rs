@@ -1,6 +1,7 @@
 //! Owns looking at controllers for a while: untouched, for CPU and WAL; then in a hurry and watched
 //! closely, for memory and transactions, which show only over many cycles.
 
+use crate::effort::Effort;
 use crate::process::Usage;
 use crate::spread::Spread;
 use crate::{fleet, shell};
@@ -12,9 +13,6 @@ use std::time::{Duration, Instant};
 
 /// One value of the CPU share spans this: at the default interval, one cycle.
 const SLICE: Duration = Duration::from_secs(5);
-
-/// How long a controller is made to hurry, after it has got used to it.
-const HURRY: Duration = Duration::from_secs(6);
 
 /// What was seen of a controller that was left alone.
 pub struct Calm {
@@ -133,7 +131,7 @@ pub struct Hurried {
 impl Hurried {
     pub fn line(&self) -> String {
         format!(
-            "{PASSES} passes of {:.0} ms of CPU and {} cycles in a hurry: {:+.0} KiB, {} MiB resident, longest transaction {:.1} ms",
+            "passes of {:.0} ms of CPU, {} cycles in a hurry, {:+.0} KiB, {} MiB resident, longest transaction {:.1} ms",
             self.pass,
             self.cycles,
             self.gained,
@@ -143,19 +141,18 @@ impl Hurried {
     }
 }
 
-/// Passes over everybody: after so many, memory that is used again is no longer counted as gained.
-const PASSES: u32 = 5;
-
-/// The same twice: some passes, then cycles as fast as they come. The first time it gets used to it.
-pub fn hurry(cluster: &Cluster) -> Hurried {
+/// Some passes over everybody, so that it gets used to them; then cycles as fast as they come, and
+/// the same passes again.
+pub fn hurry(cluster: &Cluster, effort: Effort) -> Hurried {
+    let rounds = effort.pick(4, 1);
     let coordinator = &cluster.coordinator;
     let pid = cluster.controller();
     let passes = || {
         let before = Usage::of(pid);
-        for _ in 0..PASSES {
+        for _ in 0..rounds {
             fleet::settle(cluster);
         }
-        Usage::of(pid).millis_since(&before) / f64::from(PASSES)
+        Usage::of(pid).millis_since(&before) / f64::from(rounds)
     };
     let cycles = || {
         let count = coordinator.value("SELECT fleet.status()->>'cycles'");
@@ -165,7 +162,7 @@ pub fn hurry(cluster: &Cluster) -> Hurried {
     coordinator.set("citus_fleet.interval", "100ms");
     thread::sleep(Duration::from_secs(2));
     let (cycles_before, before) = (cycles(), Usage::of(pid));
-    let longest = longest_transaction(cluster, pid);
+    let longest = longest_transaction(cluster, pid, effort.seconds(6, 3));
     let (cycles, pass) = (cycles() - cycles_before, passes());
     let after = Usage::of(pid);
     coordinator.reset("citus_fleet.interval");
@@ -179,14 +176,14 @@ pub fn hurry(cluster: &Cluster) -> Hurried {
 }
 
 /// Asks as often as it can how long the controller's transaction has lasted, if it is in one.
-fn longest_transaction(cluster: &Cluster, pid: u32) -> f64 {
+fn longest_transaction(cluster: &Cluster, pid: u32, span: Duration) -> f64 {
     let sql = format!(
         "SELECT coalesce(extract(epoch FROM clock_timestamp() - xact_start) * 1000, 0)
          FROM pg_catalog.pg_stat_get_activity({pid})"
     );
     let mut session = cluster.coordinator.session();
     let (began, mut longest) = (Instant::now(), 0.0_f64);
-    while began.elapsed() < HURRY {
+    while began.elapsed() < span {
         let millis: f64 = session.value(&sql).parse().expect("a number");
         longest = longest.max(millis);
         thread::sleep(Duration::from_micros(300));
