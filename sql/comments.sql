@@ -25,7 +25,19 @@ COMMENT ON COLUMN fleet.identities.system_identifier IS 'Identity of its data di
 COMMENT ON COLUMN fleet.identities.timeline IS 'The highest timeline it was seen at: a server below it was left behind by a promotion';
 COMMENT ON COLUMN fleet.identities.disabled_by_fleet IS 'It was disabled because it was absent, and is reactivated when it is back';
 COMMENT ON COLUMN fleet.identities.recorded_at IS 'When it was first seen as this worker';
+COMMENT ON COLUMN fleet.identities.rebalanced_at IS 'When the rebalancer was started for it, by citus_fleet.rebalance_on_join';
 COMMENT ON INDEX fleet.identities_pkey IS 'One identity to a node';
+
+COMMENT ON TABLE fleet.removed IS 'Servers that fleet.remove_worker() has taken out, and that stay out until fleet.enroll_worker()';
+COMMENT ON COLUMN fleet.removed.system_identifier IS 'Identity of its data directory';
+COMMENT ON COLUMN fleet.removed.nodename IS 'The name it was registered under';
+COMMENT ON COLUMN fleet.removed.nodeport IS 'Its port';
+COMMENT ON COLUMN fleet.removed.address IS 'Where it answered when it was removed';
+COMMENT ON COLUMN fleet.removed.relations IS 'What Citus leaves on a removed server: shards of reference tables, and shards that it had not dropped yet';
+COMMENT ON COLUMN fleet.removed.removed_at IS 'When it was removed';
+COMMENT ON COLUMN fleet.removed.removed_by IS 'Who removed it';
+COMMENT ON COLUMN fleet.removed.cleaned_at IS 'When the controller had dropped the relations; NULL until then';
+COMMENT ON INDEX fleet.removed_pkey IS 'One row to a server';
 
 COMMENT ON VIEW fleet.workers IS 'Every candidate and every registered worker as of the controller''s last cycle, each with its state, the reason and a remedy';
 COMMENT ON COLUMN fleet.workers.nodename IS 'The name it is, or would be, registered under';
@@ -33,7 +45,7 @@ COMMENT ON COLUMN fleet.workers.nodeport IS 'Its port';
 COMMENT ON COLUMN fleet.workers.address IS 'The address that the name leads to';
 COMMENT ON COLUMN fleet.workers.nodeid IS 'Its nodeid in pg_dist_node; NULL for a candidate';
 COMMENT ON COLUMN fleet.workers.groupid IS 'Its groupid in pg_dist_node; NULL for a candidate';
-COMMENT ON COLUMN fleet.workers.state IS 'discovered, unreachable, refused, standby, ready, active, inactive, absent, conflict or blank';
+COMMENT ON COLUMN fleet.workers.state IS 'discovered, unreachable, refused, standby, ready, active, inactive, absent, conflict, blank, removing or removed';
 COMMENT ON COLUMN fleet.workers.since IS 'When it entered the state';
 COMMENT ON COLUMN fleet.workers.reason IS 'The fact that led to the state';
 COMMENT ON COLUMN fleet.workers.remedy IS 'What an operator can do';
@@ -50,4 +62,6 @@ COMMENT ON FUNCTION fleet.snapshot() IS 'What the controller saw in its last cyc
 COMMENT ON FUNCTION fleet.status() IS 'The controller: role, paused, last cycle, its duration, errors, counts by state';
 COMMENT ON FUNCTION fleet.doctor() IS 'Checks the configuration of this node and of the cluster';
 COMMENT ON FUNCTION fleet.pause() IS 'Stops changes of the cluster''s metadata; observation goes on';
+COMMENT ON FUNCTION fleet.remove_worker(text, integer, boolean, text) IS 'Moves the shards of a worker to the others, removes it from the cluster, and keeps it out; called again, goes on where it ended';
+COMMENT ON FUNCTION fleet.enroll_worker(text, integer) IS 'Lets a server that was removed join again';
 COMMENT ON FUNCTION fleet.resume() IS 'Lets changes of the cluster''s metadata happen again';

@@ -6,5 +6,5 @@ REVOKE ALL ON ALL FUNCTIONS IN SCHEMA fleet FROM PUBLIC;
 REVOKE ALL ON FUNCTION pg_catalog.citus_autoregister(boolean) FROM PUBLIC;
 
 GRANT USAGE ON SCHEMA fleet TO pg_monitor;
-GRANT SELECT ON fleet.workers, fleet.events, fleet.control, fleet.identities TO pg_monitor;
+GRANT SELECT ON fleet.workers, fleet.events, fleet.control, fleet.identities, fleet.removed TO pg_monitor;
 GRANT EXECUTE ON FUNCTION fleet.snapshot(), fleet.status(), fleet.doctor() TO pg_monitor;

@@ -31,5 +31,19 @@ CREATE TABLE fleet.identities (
   timeline integer NOT NULL,
   disabled_by_fleet boolean NOT NULL DEFAULT false,
   recorded_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+  rebalanced_at timestamptz,
   CONSTRAINT identities_pkey PRIMARY KEY (nodeid)
+);
+
+-- Servers that fleet.remove_worker() has taken out: they stay out until fleet.enroll_worker().
+CREATE TABLE fleet.removed (
+  system_identifier bigint NOT NULL,
+  nodename text NOT NULL,
+  nodeport integer NOT NULL,
+  address inet,
+  relations text[] NOT NULL,
+  removed_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+  removed_by name NOT NULL DEFAULT SESSION_USER,
+  cleaned_at timestamptz,
+  CONSTRAINT removed_pkey PRIMARY KEY (system_identifier)
 );

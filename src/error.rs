@@ -1,6 +1,7 @@
 //! Owns the errors a caller can meet, each with its SQLSTATE and a hint that says what to do.
 //! Must not carry secrets: messages of libpq and of the server pass through `one_line` first.
 
+use crate::decide::model::ProbeFailure;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use pgrx::spi::SpiError;
@@ -28,6 +29,20 @@ pub enum Error {
     PassFailed(String),
     #[error("the fleet is paused")]
     Paused,
+    #[error("there is no worker {0}")]
+    NoSuchWorker(String),
+    #[error("{0} is being removed by another session")]
+    BeingRemoved(String),
+    #[error("{node} cannot be drained: it is {state}")]
+    NotInOrder { node: String, state: String, reason: String },
+    #[error("{0} cannot be drained: no other node takes shards")]
+    NowhereToGo(String),
+    #[error("{node} holds the only copy of shards")]
+    HoldsData { node: String, held: String },
+    #[error("no server that was removed is known as {0}")]
+    NotRemoved(String),
+    #[error("{0} has not been cleaned yet")]
+    NotClean(String),
     /// An ERROR raised inside a transaction of the controller.
     #[error("{message}")]
     Raised { sqlstate: PgSqlErrorCode, message: String },
@@ -50,9 +65,15 @@ impl Error {
             | Self::NoController
             | Self::NoCitus
             | Self::Paused
+            | Self::NotInOrder { .. }
+            | Self::NowhereToGo(_)
+            | Self::HoldsData { .. }
+            | Self::NotClean(_)
             | Self::NotCoordinator { .. } => {
                 PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
             }
+            Self::NoSuchWorker(_) | Self::NotRemoved(_) => PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+            Self::BeingRemoved(_) => PgSqlErrorCode::ERRCODE_OBJECT_IN_USE,
             Self::NoAnswer { .. } => PgSqlErrorCode::ERRCODE_QUERY_CANCELED,
             Self::PassFailed(_) | Self::Internal(_) => PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
             Self::Raised { sqlstate, .. } => *sqlstate,
@@ -86,13 +107,43 @@ impl Error {
                 "Connect to the coordinator: it alone registers workers."
             }
             Self::Paused => "SELECT fleet.resume();",
+            Self::NoSuchWorker(_) => {
+                "SELECT nodename, nodeport FROM fleet.workers WHERE nodeid IS NOT NULL; lists them."
+            }
+            Self::BeingRemoved(_) => {
+                "Wait for that session, or end it: a call goes on where the last one ended."
+            }
+            Self::NotInOrder { .. } => {
+                "Bring it back first. With drain => false it is removed where other nodes have a copy of all it holds."
+            }
+            Self::NowhereToGo(_) => {
+                "Register another worker, or let a node take shards: SELECT citus_set_node_property('<name>', <port>, 'shouldhaveshards', true);"
+            }
+            Self::HoldsData { .. } => "Move the shards away (drain => true), or drop the tables.",
+            Self::NotRemoved(_) => {
+                "SELECT nodename, nodeport, removed_at FROM fleet.removed; lists them."
+            }
+            Self::NotClean(_) => {
+                "The controller drops what Citus has left there as soon as it answers; fleet.workers says what keeps it."
+            }
             Self::PassFailed(_) | Self::Raised { .. } | Self::Internal(_) => return None,
         })
+    }
+
+    fn detail(&self) -> Option<&str> {
+        match self {
+            Self::NotInOrder { reason, .. } => Some(reason),
+            Self::HoldsData { held, .. } => Some(held),
+            _ => None,
+        }
     }
 
     /// Raises the error as PostgreSQL's own.
     pub fn raise(self) -> ! {
         let mut report = ErrorReport::new(self.sqlstate(), self.to_string(), "citus_fleet");
+        if let Some(detail) = self.detail() {
+            report = report.set_detail(detail);
+        }
         if let Some(hint) = self.hint() {
             report = report.set_hint(hint);
         }
@@ -104,6 +155,13 @@ impl Error {
 impl From<SpiError> for Error {
     fn from(error: SpiError) -> Self {
         Self::Internal(error.to_string())
+    }
+}
+
+/// What another server, or libpq, says; in one line already.
+impl From<ProbeFailure> for Error {
+    fn from(failure: ProbeFailure) -> Self {
+        Self::Internal(failure.message)
     }
 }
 

@@ -30,7 +30,9 @@ extension_sql_file!(
         sql_api::fleet::status,
         sql_api::fleet::doctor,
         sql_api::fleet::pause,
-        sql_api::fleet::resume
+        sql_api::fleet::resume,
+        sql_api::fleet::remove_worker,
+        sql_api::fleet::enroll_worker
     ]
 );
 extension_sql_file!("../sql/grants.sql", name = "grants", finalize);

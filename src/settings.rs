@@ -26,6 +26,7 @@ static ALLOWED_NAMES: GucSetting<Option<CString>> = GucSetting::<Option<CString>
 static MAX_WORKERS: GucSetting<i32> = GucSetting::<i32>::new(1024);
 static COORDINATOR_HOST: GucSetting<Option<CString>> =
     GucSetting::<Option<CString>>::new(Some(c""));
+static REBALANCE_ON_JOIN: GucSetting<bool> = GucSetting::<bool>::new(false);
 static EVENT_RETENTION: GucSetting<i32> = GucSetting::<i32>::new(30 * 24 * 3600);
 
 /// The largest value of `citus_fleet.max_workers`; the board in shared memory has room for as many.
@@ -64,6 +65,7 @@ impl Settings {
                 interval: millis(&INTERVAL),
                 absent_after: seconds(&ABSENT_AFTER),
                 on_absent: parse_on_absent(&text(&ON_ABSENT))?,
+                rebalance_on_join: REBALANCE_ON_JOIN.get(),
             },
             enabled: ENABLED.get(),
             probe_timeout: millis(&PROBE_TIMEOUT),
@@ -219,6 +221,9 @@ pub fn define(preloaded: bool) {
         GucContext::Sighup,
         Some(check_coordinator_host),
     );
+    GucRegistry::define_bool_guc(c"citus_fleet.rebalance_on_join", c"Whether shards are moved to workers that have joined.",
+        c"Starts Citus's background rebalancer once joins have settled and every worker is active; never beside another background job or an index build.",
+        &REBALANCE_ON_JOIN, GucContext::Sighup, GucFlags::default());
     GucRegistry::define_int_guc(
         c"citus_fleet.event_retention",
         c"How long rows of fleet.events are kept.",

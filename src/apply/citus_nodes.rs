@@ -138,6 +138,15 @@ fn call(change: &Change) -> Result<Option<i32>, Error> {
             identities::set_disabled(*nodeid, true)?;
             Ok(Some(*nodeid))
         }
+        Change::Rebalance => {
+            // Schedules the moves; Citus's background workers make them.
+            Spi::run("SELECT pg_catalog.citus_rebalance_start()")?;
+            identities::set_rebalanced()?;
+            Ok(None)
+        }
+        Change::Clean { .. } => {
+            Err(Error::Internal("a removed server is not cleaned by Citus".into()))
+        }
     }
 }
 

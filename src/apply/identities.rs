@@ -25,6 +25,13 @@ pub fn set_disabled(nodeid: i32, disabled: bool) -> Result<(), Error> {
     )?)
 }
 
+/// Notes that the rebalancer has been started for every node there is.
+pub fn set_rebalanced() -> Result<(), Error> {
+    Ok(Spi::run(
+        "UPDATE fleet.identities SET rebalanced_at = pg_catalog.now() WHERE rebalanced_at IS NULL",
+    )?)
+}
+
 /// Forgets nodes that Citus does not have any more; it never uses a node id twice.
 pub fn forget(nodeid: i32) -> Result<(), Error> {
     Ok(Spi::run_with_args(

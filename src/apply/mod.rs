@@ -1,5 +1,7 @@
-//! Owns the changes: the only code that writes Citus's metadata, each in a short transaction.
+//! Owns the changes: the only code that writes Citus's metadata or changes another server.
 //! Must not decide what to change, nor wait without a deadline.
 
 pub mod citus_nodes;
 pub mod identities;
+pub mod leftovers;
+pub mod removal;

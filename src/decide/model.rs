@@ -72,6 +72,8 @@ pub struct Server {
     pub fleet: ExtensionState,
     /// Relations that carry the name of one of the coordinator's distributed tables.
     pub clashing_relations: Vec<String>,
+    /// Index builds that are under way there.
+    pub index_builds: u32,
     /// Present where Citus is installed.
     pub membership: Option<Membership>,
 }
@@ -137,6 +139,23 @@ pub struct NodeRow {
     pub metadatasynced: bool,
     /// `noderole`: false for secondaries and for clones.
     pub is_primary: bool,
+    pub shouldhaveshards: bool,
+    /// A session is in `fleet.remove_worker` for it.
+    pub is_being_removed: bool,
+    /// Placements of distributed tables that it still holds; counted only where it takes no more.
+    pub placements: Option<u64>,
+    /// It could hold shards, holds none while others do, and no rebalance has been started since it
+    /// joined; looked for only with `citus_fleet.rebalance_on_join`.
+    pub waits_for_shards: bool,
+    /// Tasks of the background job that is running, those that concern it.
+    pub tasks: Option<Tasks>,
+}
+
+/// How far a background job has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub struct Tasks {
+    pub done: u64,
+    pub total: u64,
 }
 
 /// What the coordinator knows of itself, read from its catalogs.
@@ -155,6 +174,23 @@ pub struct Coordinator {
     /// Who each registered worker is known to be, by nodeid.
     #[serde(default)]
     pub identities: BTreeMap<i32, Identity>,
+    /// Servers that `fleet.remove_worker` has taken out, and that stay out.
+    pub removed: Vec<Removed>,
+    /// Index builds that are under way here.
+    pub index_builds: u32,
+}
+
+/// What `fleet.removed` keeps of a server.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Removed {
+    pub system_identifier: i64,
+    pub nodename: String,
+    pub nodeport: u16,
+    /// Where it answered when it was removed.
+    pub address: Option<IpAddr>,
+    /// What Citus has left on it and the controller is to drop, quoted and qualified.
+    pub relations: Vec<String>,
+    pub is_clean: bool,
 }
 
 /// What `fleet.identities` keeps of a registered worker.
@@ -165,6 +201,8 @@ pub struct Identity {
     pub timeline: i32,
     /// The fleet disabled it, as `citus_fleet.on_absent` asked for; an operator did not.
     pub disabled_by_fleet: bool,
+    /// Seconds since it was recorded.
+    pub recorded_for: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -174,6 +212,8 @@ pub struct CitusFacts {
     pub nodes: Vec<NodeRow>,
     /// Qualified names of the distributed tables, which a new worker may not have relations of.
     pub distributed_tables: Vec<String>,
+    /// A background job of Citus has not ended.
+    pub is_job_running: bool,
 }
 
 impl Coordinator {
@@ -259,6 +299,16 @@ pub enum Change {
         nodename: String,
         nodeport: u16,
     },
+    /// A removed server still has relations that Citus has left on it.
+    Clean {
+        /// What a certificate of the server there is checked against.
+        nodename: String,
+        endpoint: SocketAddr,
+        system_identifier: i64,
+        relations: Vec<String>,
+    },
+    /// Workers have joined and hold no shards yet.
+    Rebalance,
 }
 
 /// Whose data a server has, and how far it has come.
@@ -284,10 +334,12 @@ impl Identity {
     }
 }
 
-/// What a change is about: the coordinator's own row, a server that has no row yet, or a row.
+/// What a change is about: the coordinator's own row, the shards of all nodes, a server that has no
+/// row, or a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Subject {
     Coordinator,
+    Shards,
     Endpoint(SocketAddr),
     Node(i32),
 }
@@ -296,7 +348,10 @@ impl Change {
     pub fn subject(&self) -> Subject {
         match self {
             Self::SetCoordinatorHost { .. } => Subject::Coordinator,
-            Self::Register { endpoint, .. } => Subject::Endpoint(*endpoint),
+            Self::Rebalance => Subject::Shards,
+            Self::Register { endpoint, .. } | Self::Clean { endpoint, .. } => {
+                Subject::Endpoint(*endpoint)
+            }
             Self::UpdateAddress { nodeid, .. }
             | Self::Reactivate { nodeid, .. }
             | Self::Disable { nodeid, .. } => Subject::Node(*nodeid),
@@ -322,6 +377,10 @@ impl fmt::Display for Change {
             Self::Disable { nodeid, nodename, nodeport } => {
                 write!(f, "disable node {nodeid}, {nodename}:{nodeport}")
             }
+            Self::Clean { endpoint, relations, .. } => {
+                write!(f, "drop what was left on {endpoint}: {} relations", relations.len())
+            }
+            Self::Rebalance => write!(f, "start the rebalancer for the workers that have joined"),
         }
     }
 }
@@ -339,6 +398,8 @@ pub enum State {
     Absent,
     Conflict,
     Blank,
+    Removing,
+    Removed,
 }
 
 impl State {
@@ -354,6 +415,8 @@ impl State {
             Self::Absent => "absent",
             Self::Conflict => "conflict",
             Self::Blank => "blank",
+            Self::Removing => "removing",
+            Self::Removed => "removed",
         }
     }
 }

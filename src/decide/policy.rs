@@ -63,6 +63,8 @@ pub struct Policy {
     pub interval: Duration,
     pub absent_after: Duration,
     pub on_absent: OnAbsent,
+    /// Whether Citus's rebalancer is started for workers that have joined.
+    pub rebalance_on_join: bool,
 }
 
 /// What becomes of a worker that is absent (`citus_fleet.on_absent`).

@@ -12,8 +12,9 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::ffi::CStr;
 
-/// The coordinator as its catalogs show it, and how Citus's connections log in to its workers.
-pub fn read() -> Result<(Coordinator, Credentials), Error> {
+/// The coordinator as its catalogs show it, and how Citus's connections log in to its workers. With
+/// `rebalance_on_join`, workers that hold no shards are looked for too.
+pub fn read(rebalance_on_join: bool) -> Result<(Coordinator, Credentials), Error> {
     let mut coordinator: Coordinator = value(include_str!("coordinator.sql"), &[])?;
     let user = current_user();
     let mut credentials = Credentials {
@@ -23,7 +24,10 @@ pub fn read() -> Result<(Coordinator, Credentials), Error> {
         user,
     };
     if is_installed(c"citus") {
-        let citus: Citus = value(include_str!("citus.sql"), &[credentials.user.as_str().into()])?;
+        let citus: Citus = value(
+            include_str!("citus.sql"),
+            &[credentials.user.as_str().into(), rebalance_on_join.into()],
+        )?;
         coordinator.citus = Some(citus.facts);
         credentials.authinfo = citus.authinfo.unwrap_or_default();
     }
@@ -44,13 +48,16 @@ fn value<T: serde::de::DeserializeOwned>(
     Ok(serde_json::from_str(&text.unwrap_or_default())?)
 }
 
-/// The first column of the first row. Unlike `Spi::get_one` it assigns no transaction id, so a
+/// The first column of the first row, if there is one. Unlike `Spi::get_one` it assigns no transaction id, so a
 /// cycle that only reads leaves nothing in the WAL.
 pub fn read_one<T: FromDatum + IntoDatum>(
     statement: &str,
     parameters: &[DatumWithOid<'_>],
 ) -> Result<Option<T>, Error> {
-    Ok(Spi::connect(|client| client.select(statement, Some(1), parameters)?.first().get_one())?)
+    Ok(Spi::connect(|client| {
+        let rows = client.select(statement, Some(1), parameters)?;
+        if rows.is_empty() { Ok(None) } else { rows.first().get_one() }
+    })?)
 }
 
 /// Whether an extension is installed in this database.

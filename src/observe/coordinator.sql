@@ -13,6 +13,15 @@ SELECT pg_catalog.json_build_object(
   'identities', COALESCE(
     (SELECT pg_catalog.json_object_agg(i.nodeid, pg_catalog.json_build_object(
        'system_identifier', i.system_identifier, 'timeline', i.timeline,
-       'disabled_by_fleet', i.disabled_by_fleet))
-     FROM fleet.identities i), '{}')
+       'disabled_by_fleet', i.disabled_by_fleet,
+       'recorded_for', GREATEST(0, EXTRACT(epoch FROM
+          pg_catalog.now() OPERATOR(pg_catalog.-) i.recorded_at)::pg_catalog.int8)))
+     FROM fleet.identities i), '{}'),
+  'removed', ARRAY(
+    SELECT pg_catalog.json_build_object(
+      'system_identifier', r.system_identifier, 'nodename', r.nodename, 'nodeport', r.nodeport,
+      'address', pg_catalog.host(r.address), 'relations', r.relations,
+      'is_clean', r.cleaned_at IS NOT NULL)
+    FROM fleet.removed r),
+  'index_builds', (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_progress_create_index)
 )::pg_catalog.text

@@ -89,6 +89,17 @@ impl Login {
 
     /// Runs one statement and returns its first column of its first row.
     pub async fn value(&mut self, statement: &str, parameters: &[&str]) -> Result<String> {
+        self.run(statement, parameters)
+            .await?
+            .ok_or_else(|| failure(ProbeFailureKind::Protocol, "the query brought no answer"))
+    }
+
+    /// Runs one statement that returns no rows.
+    pub async fn command(&mut self, statement: &str) -> Result<()> {
+        self.run(statement, &[]).await.map(drop)
+    }
+
+    async fn run(&mut self, statement: &str, parameters: &[&str]) -> Result<Option<String>> {
         let statement = c_string(statement)?;
         let parameters: Vec<CString> =
             parameters.iter().map(|value| c_string(value)).collect::<Result<_>>()?;
@@ -112,9 +123,9 @@ impl Login {
         self.flush().await?;
         let mut value = None;
         while let Some(answer) = self.answer().await? {
-            value = Some(answer?);
+            value = answer?;
         }
-        value.ok_or_else(|| failure(ProbeFailureKind::Protocol, "the query brought no answer"))
+        Ok(value)
     }
 
     async fn flush(&mut self) -> Result<()> {
@@ -136,8 +147,8 @@ impl Login {
         }
     }
 
-    /// The next result of the statement; none after the last.
-    async fn answer(&mut self) -> Result<Option<Result<String>>> {
+    /// The next result of the statement, with its value where it has one; none after the last.
+    async fn answer(&mut self) -> Result<Option<Result<Option<String>>>> {
         // SAFETY: the connection is valid until `drop`.
         while unsafe { pq::PQisBusy(self.connection) } == 1 {
             self.ready(Interest::READABLE).await?;
@@ -156,8 +167,9 @@ impl Login {
         let value = unsafe {
             let value = match pq::PQresultStatus(result) {
                 pq::ExecStatusType::PGRES_TUPLES_OK if pq::PQntuples(result) == 1 => {
-                    Ok(text(pq::PQgetvalue(result, 0, 0)))
+                    Ok(Some(text(pq::PQgetvalue(result, 0, 0))))
                 }
+                pq::ExecStatusType::PGRES_COMMAND_OK => Ok(None),
                 _ => Err(failure(ProbeFailureKind::Other, &text(pq::PQresultErrorMessage(result)))),
             };
             pq::PQclear(result);

@@ -141,6 +141,11 @@ impl Network {
         answers
     }
 
+    /// Does something else that talks to a server. `None` on a signal.
+    pub fn perform<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        run(&self.runtime, signals::interrupted, work)
+    }
+
     /// Waits until the time is over, a probe comes back, or somebody wants something.
     pub fn wait(&mut self, time: Duration) {
         if self.underway.is_empty() {

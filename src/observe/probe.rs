@@ -94,6 +94,7 @@ impl Questions {
             vector: facts.extensions.remove("vector").unwrap_or_default(),
             fleet: facts.extensions.remove("citus_fleet").unwrap_or_default(),
             clashing_relations: facts.clashing_relations,
+            index_builds: facts.index_builds,
             membership,
         })
     }
@@ -109,6 +110,7 @@ struct ServerFacts {
     max_prepared_transactions: u32,
     extensions: BTreeMap<String, ExtensionState>,
     clashing_relations: Vec<String>,
+    index_builds: u32,
 }
 
 fn parse<'a, T: Deserialize<'a>>(answer: &'a str) -> Result<T, ProbeFailure> {

@@ -30,6 +30,7 @@ SELECT pg_catalog.json_build_object(
     FROM pg_catalog.json_each_text($1::pg_catalog.json) ours
     LEFT JOIN pg_catalog.pg_extension theirs
       ON theirs.extname OPERATOR(pg_catalog.=) ours.key::pg_catalog.name),
+  'index_builds', (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_progress_create_index),
   'clashing_relations', ARRAY(
     SELECT relation.name
     FROM pg_catalog.pg_class c

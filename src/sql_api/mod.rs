@@ -2,6 +2,8 @@
 //! Must not talk to the network or to Citus: a session asks the controller, which does.
 
 mod doctor;
+mod locks;
+mod removal;
 #[cfg(any(test, feature = "pg_test"))]
 mod tests;
 
@@ -70,7 +72,7 @@ pub mod pg_catalog {
 
 #[pg_schema]
 pub mod fleet {
-    use super::{Error, doctor, set_paused, snapshot_json, status_json};
+    use super::{Error, doctor, removal, set_paused, snapshot_json, status_json};
     use pgrx::JsonB;
     use pgrx::prelude::*;
 
@@ -111,6 +113,39 @@ pub mod fleet {
         set_paused("fleet.pause()", true).unwrap_or_else(|error: Error| error.raise());
     }
 
+    /// Moves all shards of a worker to the others, verifies that it holds the only copy of nothing,
+    /// and removes it from the cluster and its metadata from it; the controller then drops what
+    /// Citus has left on it. The server stays out until `fleet.enroll_worker()`.
+    ///
+    /// It may be cancelled or killed at any moment: every shard move is committed by itself, and a
+    /// call made again goes on where the last one ended. Meanwhile `fleet.workers` shows the worker
+    /// as `removing`, with the number of its shards. A ROLLBACK of the caller undoes the removal,
+    /// not the moves. `shard_transfer_mode` is that of `citus_drain_node`.
+    ///
+    /// Errors: 42704 where there is no such worker; 55006 while another session removes it; 55000
+    /// where it does not answer as itself, where its shards have nowhere to go, or where it holds
+    /// the only copy of something (named in the DETAIL); what Citus raises.
+    #[pg_extern(volatile, parallel_unsafe)]
+    pub fn remove_worker(
+        nodename: &str,
+        nodeport: i32,
+        drain: default!(bool, true),
+        shard_transfer_mode: default!(&str, "'auto'"),
+    ) {
+        let transfer = drain.then_some(shard_transfer_mode);
+        removal::remove(nodename, nodeport, transfer).unwrap_or_else(|error: Error| error.raise());
+    }
+
+    /// Lets a server that `fleet.remove_worker()` has taken out join again, by the name it was
+    /// removed under or the one that `fleet.workers` shows it with.
+    ///
+    /// Errors: 42704 where no such server was removed; 55000 while what Citus has left on it has
+    /// not been dropped.
+    #[pg_extern(volatile, parallel_unsafe)]
+    pub fn enroll_worker(nodename: &str, nodeport: i32) {
+        removal::enroll(nodename, nodeport).unwrap_or_else(|error: Error| error.raise());
+    }
+
     /// Lets changes happen again.
     #[pg_extern(volatile, parallel_unsafe)]
     pub fn resume() {
@@ -128,16 +163,21 @@ fn require_primary(function: &'static str) -> Result<(), Error> {
     if unsafe { pg_sys::RecoveryInProgress() } { Err(Error::InRecovery(function)) } else { Ok(()) }
 }
 
+/// The primary of the coordinator, with Citus in this database.
+fn require_coordinator(function: &'static str) -> Result<(), Error> {
+    require_primary(function)?;
+    match catalogs::own_group()? {
+        None => Err(Error::NoCitus),
+        Some(0) => Ok(()),
+        Some(group) => Err(Error::NotCoordinator { group }),
+    }
+}
+
 fn autoregister(dry_run: bool) -> Result<Report, Error> {
     require_superuser("citus_autoregister()")?;
-    require_primary("citus_autoregister()")?;
-    match catalogs::own_group()? {
-        None => return Err(Error::NoCitus),
-        Some(0) => {}
-        Some(group) => return Err(Error::NotCoordinator { group }),
-    }
+    require_coordinator("citus_autoregister()")?;
     require_controller()?;
-    let _turn = Turn::take();
+    let _turn = locks::Turn::take();
     let request = board::request(dry_run)?;
     board::wake_controller()?;
     let answer = board::await_answer(request, PASS_DEADLINE)?;
@@ -168,33 +208,6 @@ fn require_controller() -> Result<(), Error> {
         // SAFETY: the latch of this session; a cancel is raised here.
         unsafe { pg_sys::ResetLatch(pg_sys::MyLatch) };
         pgrx::check_for_interrupts!();
-    }
-}
-
-/// One session's turn to make a request: the board has room for one. Waiting for it obeys
-/// `lock_timeout` and cancels, and an ERROR gives it back.
-struct Turn(pg_sys::LOCKTAG);
-
-impl Turn {
-    fn take() -> Self {
-        let tag = pg_sys::LOCKTAG {
-            locktag_field1: 0,
-            locktag_field2: 0x666c_6565,
-            locktag_field3: 0x7400_0000,
-            locktag_field4: 0,
-            locktag_type: pg_sys::LockTagType::LOCKTAG_USERLOCK as u8,
-            locktag_lockmethodid: pg_sys::USER_LOCKMETHOD as u8,
-        };
-        // SAFETY: a lock of the transaction, in a class that PostgreSQL leaves to extensions.
-        unsafe { pg_sys::LockAcquire(&tag, pg_sys::ExclusiveLock as i32, false, false) };
-        Self(tag)
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        // SAFETY: the lock that `take` has acquired; an ERROR unwinds through here before the abort.
-        unsafe { pg_sys::LockRelease(&self.0, pg_sys::ExclusiveLock as i32, false) };
     }
 }
 
@@ -233,10 +246,14 @@ fn set_paused(function: &'static str, paused: bool) -> Result<(), Error> {
          WHERE paused OPERATOR(pg_catalog.<>) $1",
         &[paused.into()],
     )?;
-    // The controller sees the new value only after the commit.
+    wake_controller_after_commit();
+    Ok(())
+}
+
+/// The controller sees what a transaction has written only after its commit.
+fn wake_controller_after_commit() {
     pgrx::register_xact_callback(pgrx::PgXactCallbackEvent::Commit, || {
         // A controller that is not woken looks by itself after an interval.
         let _ = board::wake_controller();
     });
-    Ok(())
 }

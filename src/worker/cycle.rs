@@ -7,9 +7,9 @@ use super::events;
 use super::memory::Memory;
 use super::status::{Report, Snapshot};
 use crate::apply::citus_nodes::{self as apply, Outcome};
-use crate::apply::identities;
+use crate::apply::{identities, leftovers};
 use crate::decide::membership::{barred, plan};
-use crate::decide::model::{Coordinator, Hold, Lineage, NodeRow, Observation, Plan, State};
+use crate::decide::model::{Change, Coordinator, Hold, Lineage, NodeRow, Observation, Plan, State};
 use crate::error::Error;
 use crate::observe::citus_nodes as catalogs;
 use crate::observe::network::Network;
@@ -30,7 +30,8 @@ pub fn run(
 ) -> Result<Option<Duration>, Error> {
     let started = Instant::now();
     let settings = Settings::current().map_err(Error::Internal)?;
-    let (coordinator, credentials) = transaction(catalogs::read)?;
+    let rebalance_on_join = settings.policy.rebalance_on_join;
+    let (coordinator, credentials) = transaction(|| catalogs::read(rebalance_on_join))?;
     let database = credentials.database.clone();
     let questions = Rc::new(Questions::new(credentials, &coordinator, settings.probe_timeout));
 
@@ -39,7 +40,11 @@ pub fn run(
     }
     let wanted = decide(memory, request, &settings, &coordinator);
     let is_rehearsal = request.is_some_and(|request| request.dry_run);
-    let outcomes = if is_rehearsal { Vec::new() } else { apply::apply(&wanted.changes) };
+    let outcomes = if is_rehearsal {
+        Vec::new()
+    } else {
+        carry_out(network, &questions, wanted.changes.clone())
+    };
     let (coordinator, plan) = review(memory, request, &settings, coordinator, &wanted, &outcomes)?;
 
     memory.cycles += 1;
@@ -145,6 +150,27 @@ fn decide(
     plan(&observation, &settings.policy)
 }
 
+/// Makes the changes: those of Citus's metadata in transactions, those of other servers outside.
+fn carry_out(network: &Network, questions: &Questions, changes: Vec<Change>) -> Vec<Outcome> {
+    let (clean, changes): (Vec<_>, Vec<_>) =
+        changes.into_iter().partition(|change| matches!(change, Change::Clean { .. }));
+    let cleaned = clean.into_iter().filter_map(|change| {
+        let Change::Clean { nodename, endpoint, system_identifier, relations } = &change else {
+            return None;
+        };
+        let place = (nodename.as_str(), *endpoint);
+        let credentials = &questions.credentials;
+        let dropping = leftovers::drop_relations(credentials, place, *system_identifier, relations);
+        let result = network.perform(dropping)?;
+        let result = result
+            .and_then(|()| transaction(|| leftovers::set_clean(*system_identifier)))
+            .map(|()| None);
+        Some(Outcome { change, result })
+    });
+    let cleaned: Vec<Outcome> = cleaned.collect();
+    apply::apply(&changes).into_iter().chain(cleaned).collect()
+}
+
 /// Takes in what became of the changes, and judges anew where there were any.
 fn review(
     memory: &mut Memory,
@@ -164,7 +190,8 @@ fn review(
     let (coordinator, plan) = if outcomes.is_empty() && request.is_none() {
         (coordinator, wanted.clone())
     } else {
-        let (coordinator, _) = transaction(catalogs::read)?;
+        let rebalance_on_join = settings.policy.rebalance_on_join;
+        let (coordinator, _) = transaction(|| catalogs::read(rebalance_on_join))?;
         let plan = decide(memory, None, settings, &coordinator);
         (coordinator, plan)
     };

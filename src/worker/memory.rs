@@ -103,6 +103,7 @@ impl Memory {
         self.discovery.learn(names.sources, settings.policy.max_workers);
         self.dns_errors += self.discovery.complaints.len() as u64;
         self.candidates = self.discovery.candidates();
+        self.candidates.extend(uncleaned(coordinator, &self.candidates));
         for row in coordinator.worker_rows() {
             let Some(addresses) = names.nodes.get(&row.nodeid) else {
                 continue;
@@ -120,7 +121,7 @@ impl Memory {
             .collect();
         self.probes.retain(|endpoint, _| known.contains(endpoint));
         self.failures.retain(|subject, _| match subject {
-            Subject::Coordinator => true,
+            Subject::Coordinator | Subject::Shards => true,
             Subject::Endpoint(endpoint) => known.contains(endpoint),
             Subject::Node(nodeid) => coordinator.worker_rows().any(|row| row.nodeid == *nodeid),
         });
@@ -285,4 +286,14 @@ impl Memory {
 
 fn leads_to(row: &NodeRow, addresses: &[IpAddr], endpoint: &SocketAddr) -> bool {
     row.nodeport == endpoint.port() && addresses.contains(&endpoint.ip())
+}
+
+/// Removed servers that are to be cleaned still, whether a source names them or not.
+fn uncleaned(coordinator: &Coordinator, candidates: &[Candidate]) -> Vec<Candidate> {
+    let removed = coordinator.removed.iter().filter(|removed| !removed.is_clean);
+    let endpoints = removed.filter_map(|r| Some(SocketAddr::new(r.address?, r.nodeport)));
+    endpoints
+        .filter(|endpoint| candidates.iter().all(|candidate| candidate.endpoint != *endpoint))
+        .map(|endpoint| Candidate { endpoint, given: None, source: "fleet.removed".into() })
+        .collect()
 }

@@ -2,6 +2,8 @@
 //! Must not act, and must not plan anything that a later observation could not plan again.
 
 mod follow;
+mod rebalance;
+mod removal;
 #[cfg(test)]
 mod tests;
 
@@ -46,6 +48,7 @@ pub fn plan(seen: &Observation<'_>, policy: &Policy) -> Plan {
     for candidate in seen.candidates {
         planner.candidate(candidate);
     }
+    planner.rebalance();
     planner.plan
 }
 
@@ -139,7 +142,8 @@ impl<'a> Planner<'a> {
         let followed: Vec<Followed> =
             self.registered.iter().map(|known| self.follow(known)).collect();
         let followed = self.without_collisions(followed);
-        for (known, followed) in self.registered.iter().zip(followed) {
+        for (known, mut followed) in self.registered.iter().zip(followed) {
+            followed.verdict = removal::seen_on(known.row, followed.verdict);
             self.taken.extend(&known.endpoints);
             self.taken.extend(&followed.sightings);
             let source = self.source_of(known, &followed.sightings);
@@ -234,6 +238,9 @@ impl<'a> Planner<'a> {
             && let Some(judgement) = self.same_identity(candidate, server, probe)
         {
             return judgement;
+        }
+        if let Some(removed) = self.removed(server) {
+            return Judgement::Verdict(self.keep_out(candidate, server, removed));
         }
         match preflight(server, self.seen.coordinator) {
             Some(verdict) => Judgement::Verdict(verdict),

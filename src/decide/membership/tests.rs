@@ -1,6 +1,6 @@
 //! Owns the tests of `plan`: what every state, reason and change follows from.
-//! `build` makes observations; `candidates`, `workers`, `holds`, `moves` and `mistakes` are tables of
-//! cases; `properties` compares random fleets (`world`) with a model that is far simpler than the planner.
+//! `build` makes observations; `candidates`, `workers`, `holds`, `moves`, `mistakes`, `removal` and `rebalance`
+//! are tables of cases; `properties` compares random fleets (`world`) with a model that is far simpler than the planner.
 
 mod build;
 mod candidates;
@@ -8,5 +8,7 @@ mod holds;
 mod mistakes;
 mod moves;
 mod properties;
+mod rebalance;
+mod removal;
 mod workers;
 mod world;

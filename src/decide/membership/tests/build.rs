@@ -48,6 +48,7 @@ pub fn server(n: i64) -> Server {
         vector: has("0.8.1"),
         fleet: has("0.1.0"),
         clashing_relations: Vec::new(),
+        index_builds: 0,
         membership: Some(Membership { group_id: 0, nodes: 0, distributed_tables: 0 }),
     }
 }
@@ -76,6 +77,11 @@ pub fn row(nodeid: i32, nodename: &str) -> NodeRow {
         hasmetadata: true,
         metadatasynced: true,
         is_primary: true,
+        shouldhaveshards: true,
+        is_being_removed: false,
+        placements: None,
+        waits_for_shards: false,
+        tasks: None,
     }
 }
 
@@ -105,10 +111,13 @@ pub fn fleet() -> Fleet {
                 group_id: 0,
                 nodes: vec![own],
                 distributed_tables: vec!["public.docs".into()],
+                is_job_running: false,
             }),
             role_has_password: false,
             paused: false,
             identities: BTreeMap::new(),
+            removed: Vec::new(),
+            index_builds: 0,
         },
         candidates: Vec::new(),
         node_addresses: BTreeMap::new(),
@@ -126,6 +135,7 @@ pub fn fleet() -> Fleet {
             interval: Duration::from_secs(5),
             absent_after: Duration::from_secs(60),
             on_absent: OnAbsent::Report,
+            rebalance_on_join: false,
         },
     }
 }
@@ -236,7 +246,12 @@ impl Fleet {
 
     /// Whose server a registered worker is known to be.
     pub fn known_as(mut self, nodeid: i32, system_identifier: i64) -> Self {
-        let identity = Identity { system_identifier, timeline: 1, disabled_by_fleet: false };
+        let identity = Identity {
+            system_identifier,
+            timeline: 1,
+            disabled_by_fleet: false,
+            recorded_for: 3600,
+        };
         self.coordinator.identities.insert(nodeid, identity);
         self
     }

@@ -206,7 +206,12 @@ fn a_worker_that_the_fleet_disabled_is_followed_too() {
     let mut fleet =
         fleet().row(row, &["10.0.0.2"]).down("10.0.0.2").server("10.0.0.9", member(2, 12));
     let mut disabled_by = |disabled_by_fleet| {
-        let identity = Identity { system_identifier: 7002, timeline: 1, disabled_by_fleet };
+        let identity = Identity {
+            system_identifier: 7002,
+            timeline: 1,
+            disabled_by_fleet,
+            recorded_for: 3600,
+        };
         fleet.coordinator.identities.insert(2, identity);
         moves(&fleet.plan()).len()
     };
@@ -219,7 +224,12 @@ fn only_what_the_fleet_disabled_is_reactivated_and_only_when_it_is_well() {
         let mut row = row(2, "w2");
         row.isactive = false;
         let mut fleet = fleet().row(row, &["10.0.0.2"]);
-        let identity = Identity { system_identifier: 7002, timeline: 1, disabled_by_fleet };
+        let identity = Identity {
+            system_identifier: 7002,
+            timeline: 1,
+            disabled_by_fleet,
+            recorded_for: 3600,
+        };
         fleet.coordinator.identities.insert(2, identity);
         match server {
             Some(server) => fleet.answer("10.0.0.2", server).plan().changes,

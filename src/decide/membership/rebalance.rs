@@ -1,0 +1,85 @@
+//! Owns when Citus's background rebalancer is started for workers that have joined
+//! (`citus_fleet.rebalance_on_join`), and what is shown of it until it is done.
+//! Must not start it twice for one worker, nor beside anything that moves or builds.
+
+use super::Planner;
+use crate::decide::model::{Change, NodeRow, State, Subject, Worker};
+use crate::decide::registered::Registered;
+
+/// How long no worker may have joined: the next one of a group that is starting is not far.
+const SETTLED_SECONDS: u64 = 10;
+
+impl Planner<'_> {
+    pub(super) fn rebalance(&mut self) {
+        for known in self.registered {
+            if let Some(tasks) = known.row.tasks {
+                let (done, total) = (tasks.done, tasks.total);
+                self.tell(
+                    known.row,
+                    format!(
+                        "shards are being moved: {done} of {total} moves to or from it are done"
+                    ),
+                );
+            }
+        }
+        let waiting: Vec<&NodeRow> = self
+            .registered
+            .iter()
+            .map(|known| known.row)
+            .filter(|row| row.waits_for_shards)
+            .collect();
+        if waiting.is_empty() || !self.policy.rebalance_on_join {
+            return;
+        }
+        match self.not_now(&waiting) {
+            Some(why) => {
+                for row in waiting {
+                    self.tell(row, format!("it holds no shards yet; the rebalancer waits: {why}"));
+                }
+            }
+            None => self.plan.changes.push(Change::Rebalance),
+        }
+    }
+
+    /// Why moving shards has to wait.
+    fn not_now(&self, waiting: &[&NodeRow]) -> Option<String> {
+        let coordinator = self.seen.coordinator;
+        let builds_at = |known: &Registered<'_>| {
+            known.server.is_some_and(|(_, server, _)| server.index_builds > 0)
+        };
+        let sick = |worker: &&Worker| worker.nodeid.is_some() && worker.state != State::Active;
+        if let Some(withheld) = self.withheld(Subject::Shards) {
+            return withheld.reason;
+        }
+        if let Some(worker) = self.plan.workers.iter().find(sick) {
+            return Some(format!("{}:{} is {}", worker.nodename, worker.nodeport, worker.state));
+        }
+        if let Some(known) =
+            self.registered.iter().find(|known| known.row.hasmetadata && !known.row.metadatasynced)
+        {
+            return Some(format!("the metadata of {} is out of sync", known.row.nodename));
+        }
+        if coordinator.citus.as_ref().is_some_and(|citus| citus.is_job_running) {
+            return Some("another background job of Citus is running".into());
+        }
+        if coordinator.index_builds > 0 || self.registered.iter().any(builds_at) {
+            return Some("an index is being built".into());
+        }
+        let is_joining =
+            self.plan.changes.iter().any(|change| matches!(change, Change::Register { .. }));
+        let is_new = |row: &&NodeRow| {
+            let identity = coordinator.identities.get(&row.nodeid);
+            identity.is_none_or(|identity| identity.recorded_for < SETTLED_SECONDS)
+        };
+        (is_joining || waiting.iter().any(is_new)).then(|| "workers have just joined".into())
+    }
+
+    /// Says something of a worker that is in order otherwise.
+    fn tell(&mut self, row: &NodeRow, what: String) {
+        let workers = &mut self.plan.workers;
+        let worker = workers.iter_mut().find(|worker| worker.nodeid == Some(row.nodeid));
+        if let Some(worker) = worker.filter(|worker| worker.state == State::Active) {
+            worker.reason.get_or_insert(what);
+        }
+    }
+}
