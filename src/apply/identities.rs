@@ -5,8 +5,13 @@ use crate::decide::model::Lineage;
 use crate::error::Error;
 use pgrx::prelude::*;
 
-/// Records whose server a node is, once, and the highest timeline it has come to.
+/// Records whose server a node is, once, and the highest timeline it has come to. A server that was
+/// removed and that somebody has added by hand is in again.
 pub fn record(nodeid: i32, lineage: Lineage) -> Result<(), Error> {
+    Spi::run_with_args(
+        "DELETE FROM fleet.removed WHERE system_identifier OPERATOR(pg_catalog.=) $1",
+        &[lineage.system_identifier.into()],
+    )?;
     Ok(Spi::run_with_args(
         "INSERT INTO fleet.identities AS known (nodeid, system_identifier, timeline)
          VALUES ($1, $2, $3)

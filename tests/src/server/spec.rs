@@ -114,6 +114,10 @@ impl Spec {
         put("unix_socket_directories", &directory.to_string_lossy());
         put("cluster_name", &self.name);
         put("shared_preload_libraries", &self.preload.join(","));
+        if self.data == Data::Citus {
+            // Citus moves shards over connections to its own server.
+            put("citus.local_hostname", &directory.to_string_lossy());
+        }
         if let Some(certificate) = &self.certificate {
             let (certificate, key) = certificate.copy_to(directory);
             put("ssl", "on");

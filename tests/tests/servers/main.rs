@@ -13,7 +13,9 @@ mod lifecycle_failover;
 mod lifecycle_faults;
 mod preflight;
 mod probe;
+mod rebalance;
 mod registration;
+mod removal;
 mod settings;
 mod sql_surface;
 mod stopping;
@@ -46,6 +48,8 @@ fn main() {
         lifecycle_failover::suite(),
         lifecycle_absence::suite(),
         lifecycle_faults::suite(),
+        removal::suite(),
+        rebalance::suite(),
         without_citus::suite(),
     ];
     let trials = suites.into_iter().flatten().map(suite::Test::trial).collect();
