@@ -65,3 +65,5 @@ COMMENT ON FUNCTION fleet.pause() IS 'Stops changes of the cluster''s metadata; 
 COMMENT ON FUNCTION fleet.remove_worker(text, integer, boolean, text) IS 'Moves the shards of a worker to the others, removes it from the cluster, and keeps it out; called again, goes on where it ended';
 COMMENT ON FUNCTION fleet.enroll_worker(text, integer) IS 'Lets a server that was removed join again';
 COMMENT ON FUNCTION fleet.resume() IS 'Lets changes of the cluster''s metadata happen again';
+
+COMMENT ON FUNCTION fleet.vector_evidence() IS 'What this node says of its own vector tables; the views of vector-shard health ask every node';

@@ -22,10 +22,16 @@ extension_sql_file!(
     requires = ["tables", sql_api::fleet::snapshot]
 );
 extension_sql_file!(
+    "../sql/vector.sql",
+    name = "vector",
+    requires = ["tables", sql_api::fleet::vector_evidence]
+);
+extension_sql_file!(
     "../sql/comments.sql",
     name = "comments",
     requires = [
         "views",
+        "vector",
         sql_api::pg_catalog::citus_autoregister,
         sql_api::fleet::status,
         sql_api::fleet::doctor,

@@ -28,6 +28,7 @@ static COORDINATOR_HOST: GucSetting<Option<CString>> =
     GucSetting::<Option<CString>>::new(Some(c""));
 static REBALANCE_ON_JOIN: GucSetting<bool> = GucSetting::<bool>::new(false);
 static EVENT_RETENTION: GucSetting<i32> = GucSetting::<i32>::new(30 * 24 * 3600);
+static HEALTH_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(5_000);
 
 /// The largest value of `citus_fleet.max_workers`; the board in shared memory has room for as many.
 pub const MOST_WORKERS: i32 = 4096;
@@ -78,6 +79,11 @@ impl Settings {
 /// `citus_fleet.database`: fixed when the server starts.
 pub fn database() -> CString {
     DATABASE.get().unwrap_or_default()
+}
+
+/// `citus_fleet.health_timeout`: how long a reader of the health views waits for the nodes.
+pub fn health_timeout() -> Duration {
+    millis(&HEALTH_TIMEOUT)
 }
 
 /// The port this server listens on.
@@ -233,6 +239,16 @@ pub fn define(preloaded: bool) {
         i32::MAX,
         GucContext::Sighup,
         s,
+    );
+    GucRegistry::define_int_guc(
+        c"citus_fleet.health_timeout",
+        c"How long the views and functions of vector-shard health wait for the nodes.",
+        c"A node that has not answered by then is reported as such.",
+        &HEALTH_TIMEOUT,
+        100,
+        600_000,
+        GucContext::Userset,
+        ms,
     );
     // SAFETY: the string is static, and the library is being loaded by the only thread there is.
     unsafe { pg_sys::MarkGUCPrefixReserved(c"citus_fleet".as_ptr()) };

@@ -13,5 +13,6 @@ pub mod preflight;
 pub mod registered;
 pub mod schedule;
 pub mod sources;
+pub mod vector;
 pub mod verdict;
 pub mod whereabouts;

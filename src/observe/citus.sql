@@ -1,5 +1,5 @@
 -- What the coordinator's Citus catalogs say, in one JSON value.
--- $1: the role that the controller logs in to workers as; $2: whether to look for workers without shards.
+-- $1: whether to look for workers without shards.
 WITH removals AS (
   -- fleet.remove_worker() holds a lock on the node for as long as it runs (apply::removal).
   SELECT l.objid::pg_catalog.int8 AS nodeid
@@ -26,38 +26,33 @@ WITH removals AS (
   WHERE t.repmodel OPERATOR(pg_catalog.<>) 't'
 )
 SELECT pg_catalog.json_build_object(
-  'facts', pg_catalog.json_build_object(
-    'version', (SELECT e.extversion FROM pg_catalog.pg_extension e
-                WHERE e.extname OPERATOR(pg_catalog.=) 'citus'),
-    'group_id', (SELECT g.groupid FROM pg_catalog.pg_dist_local_group g LIMIT 1),
-    'nodes', ARRAY(
-      SELECT pg_catalog.json_build_object(
-        'nodeid', d.nodeid, 'groupid', d.groupid, 'nodename', d.nodename, 'nodeport', d.nodeport,
-        'isactive', d.isactive, 'hasmetadata', d.hasmetadata, 'metadatasynced', d.metadatasynced,
-        'is_primary', d.noderole::pg_catalog.text OPERATOR(pg_catalog.=) 'primary',
-        'shouldhaveshards', d.shouldhaveshards,
-        'is_being_removed', d.nodeid OPERATOR(pg_catalog.=) ANY (SELECT r.nodeid FROM removals r),
-        'placements', CASE WHEN NOT d.shouldhaveshards AND d.groupid OPERATOR(pg_catalog.<>) 0 THEN
-          (SELECT pg_catalog.count(*) FROM placements p WHERE p.groupid OPERATOR(pg_catalog.=) d.groupid) END,
-        'waits_for_shards', $2 AND d.shouldhaveshards
-          AND EXISTS (SELECT FROM fleet.identities i
-                      WHERE i.nodeid OPERATOR(pg_catalog.=) d.nodeid AND i.rebalanced_at IS NULL)
-          AND NOT EXISTS (SELECT FROM placements p WHERE p.groupid OPERATOR(pg_catalog.=) d.groupid)
-          AND EXISTS (SELECT FROM placements p WHERE p.groupid OPERATOR(pg_catalog.<>) d.groupid),
-        'tasks', CASE WHEN t.total IS NOT NULL THEN
-          pg_catalog.json_build_object('done', t.done, 'total', t.total) END)
-      FROM pg_catalog.pg_dist_node d
-      LEFT JOIN tasks t ON t.nodeid OPERATOR(pg_catalog.=) d.nodeid
-      ORDER BY d.nodeid),
-    'distributed_tables', ARRAY(
-      SELECT n.nspname::pg_catalog.text OPERATOR(pg_catalog.||) '.'
-             OPERATOR(pg_catalog.||) c.relname::pg_catalog.text
-      FROM pg_catalog.pg_dist_partition p
-      JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) p.logicalrelid::pg_catalog.oid
-      JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace),
-    'is_job_running', EXISTS (SELECT FROM jobs)),
-  'authinfo', (
-    SELECT pg_catalog.json_object_agg(a.nodeid, a.authinfo)
-    FROM pg_catalog.pg_dist_authinfo a
-    WHERE a.rolename OPERATOR(pg_catalog.=) $1::pg_catalog.name)
+  'version', (SELECT e.extversion FROM pg_catalog.pg_extension e
+              WHERE e.extname OPERATOR(pg_catalog.=) 'citus'),
+  'group_id', (SELECT g.groupid FROM pg_catalog.pg_dist_local_group g LIMIT 1),
+  'nodes', ARRAY(
+    SELECT pg_catalog.json_build_object(
+      'nodeid', d.nodeid, 'groupid', d.groupid, 'nodename', d.nodename, 'nodeport', d.nodeport,
+      'isactive', d.isactive, 'hasmetadata', d.hasmetadata, 'metadatasynced', d.metadatasynced,
+      'is_primary', d.noderole::pg_catalog.text OPERATOR(pg_catalog.=) 'primary',
+      'shouldhaveshards', d.shouldhaveshards,
+      'is_being_removed', d.nodeid OPERATOR(pg_catalog.=) ANY (SELECT r.nodeid FROM removals r),
+      'placements', CASE WHEN NOT d.shouldhaveshards AND d.groupid OPERATOR(pg_catalog.<>) 0 THEN
+        (SELECT pg_catalog.count(*) FROM placements p WHERE p.groupid OPERATOR(pg_catalog.=) d.groupid) END,
+      'waits_for_shards', $1 AND d.shouldhaveshards
+        AND EXISTS (SELECT FROM fleet.identities i
+                    WHERE i.nodeid OPERATOR(pg_catalog.=) d.nodeid AND i.rebalanced_at IS NULL)
+        AND NOT EXISTS (SELECT FROM placements p WHERE p.groupid OPERATOR(pg_catalog.=) d.groupid)
+        AND EXISTS (SELECT FROM placements p WHERE p.groupid OPERATOR(pg_catalog.<>) d.groupid),
+      'tasks', CASE WHEN t.total IS NOT NULL THEN
+        pg_catalog.json_build_object('done', t.done, 'total', t.total) END)
+    FROM pg_catalog.pg_dist_node d
+    LEFT JOIN tasks t ON t.nodeid OPERATOR(pg_catalog.=) d.nodeid
+    ORDER BY d.nodeid),
+  'distributed_tables', ARRAY(
+    SELECT n.nspname::pg_catalog.text OPERATOR(pg_catalog.||) '.'
+           OPERATOR(pg_catalog.||) c.relname::pg_catalog.text
+    FROM pg_catalog.pg_dist_partition p
+    JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) p.logicalrelid::pg_catalog.oid
+    JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace),
+  'is_job_running', EXISTS (SELECT FROM jobs)
 )::pg_catalog.text

@@ -8,7 +8,6 @@ use crate::error::Error;
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
-use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::ffi::CStr;
 
@@ -16,31 +15,42 @@ use std::ffi::CStr;
 /// `rebalance_on_join`, workers that hold no shards are looked for too.
 pub fn read(rebalance_on_join: bool) -> Result<(Coordinator, Credentials), Error> {
     let mut coordinator: Coordinator = value(include_str!("coordinator.sql"), &[])?;
-    let user = current_user();
-    let mut credentials = Credentials {
+    if is_installed(c"citus") {
+        coordinator.citus =
+            Some(value::<CitusFacts>(include_str!("citus.sql"), &[rebalance_on_join.into()])?);
+    }
+    Ok((coordinator, credentials()?))
+}
+
+/// How connections to other nodes log in: as the bootstrap superuser, which the controller runs as,
+/// whoever calls. So only functions that decide themselves who may call them may use this.
+pub fn credentials() -> Result<Credentials, Error> {
+    // SAFETY: the bootstrap superuser always exists; the name is copied.
+    let user = unsafe {
+        let name =
+            pg_sys::GetUserNameFromId(pg_sys::Oid::from(pg_sys::BOOTSTRAP_SUPERUSERID), false);
+        CStr::from_ptr(name).to_string_lossy().into_owned()
+    };
+    let authinfo: BTreeMap<i32, String> = if is_installed(c"citus") {
+        value(
+            "SELECT COALESCE(pg_catalog.json_object_agg(a.nodeid, a.authinfo), '{}')::pg_catalog.text
+             FROM pg_catalog.pg_dist_authinfo a
+             WHERE a.rolename OPERATOR(pg_catalog.=) $1::pg_catalog.name",
+            &[user.as_str().into()],
+        )?
+    } else {
+        BTreeMap::new()
+    };
+    Ok(Credentials {
         database: current_database(),
         node_conninfo: setting(c"citus.node_conninfo"),
-        authinfo: BTreeMap::new(),
+        authinfo,
         user,
-    };
-    if is_installed(c"citus") {
-        let citus: Citus = value(
-            include_str!("citus.sql"),
-            &[credentials.user.as_str().into(), rebalance_on_join.into()],
-        )?;
-        coordinator.citus = Some(citus.facts);
-        credentials.authinfo = citus.authinfo.unwrap_or_default();
-    }
-    Ok((coordinator, credentials))
+    })
 }
 
-#[derive(Deserialize)]
-struct Citus {
-    facts: CitusFacts,
-    authinfo: Option<BTreeMap<i32, String>>,
-}
-
-fn value<T: serde::de::DeserializeOwned>(
+/// The JSON value that a statement gives as text.
+pub fn value<T: serde::de::DeserializeOwned>(
     statement: &str,
     parameters: &[DatumWithOid<'_>],
 ) -> Result<T, Error> {
@@ -84,15 +94,6 @@ pub fn setting(name: &CStr) -> String {
         } else {
             CStr::from_ptr(value).to_string_lossy().into_owned()
         }
-    }
-}
-
-fn current_user() -> String {
-    // SAFETY: the current role exists; the name is copied.
-    unsafe {
-        CStr::from_ptr(pg_sys::GetUserNameFromId(pg_sys::GetUserId(), false))
-            .to_string_lossy()
-            .into_owned()
     }
 }
 

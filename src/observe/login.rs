@@ -81,6 +81,11 @@ impl Login {
         }
     }
 
+    /// Lets the server send this many bytes more than a probe needs.
+    pub fn allow(&mut self, bytes: usize) {
+        self.allowance = self.allowance.saturating_add(bytes);
+    }
+
     /// Whether the server let this side in by a password.
     pub fn used_password(&self) -> bool {
         // SAFETY: the connection is valid until `drop`.

@@ -163,7 +163,7 @@ impl Network {
 }
 
 /// Runs `work` until it is done or `stop` says so.
-fn run<T>(
+pub fn run<T>(
     runtime: &tokio::runtime::Runtime,
     stop: fn() -> bool,
     work: impl Future<Output = T>,

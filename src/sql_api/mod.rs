@@ -6,6 +6,7 @@ mod locks;
 mod removal;
 #[cfg(any(test, feature = "pg_test"))]
 mod tests;
+mod vector;
 
 use crate::error::Error;
 use crate::observe::citus_nodes as catalogs;
@@ -72,9 +73,9 @@ pub mod pg_catalog {
 
 #[pg_schema]
 pub mod fleet {
-    use super::{Error, doctor, removal, set_paused, snapshot_json, status_json};
-    use pgrx::JsonB;
+    use super::{Error, doctor, removal, set_paused, snapshot_json, status_json, vector};
     use pgrx::prelude::*;
+    use pgrx::{Json, JsonB};
 
     /// What the controller saw in its last cycle, as JSON; NULL while there is none. The views of
     /// this schema read it.
@@ -104,6 +105,15 @@ pub mod fleet {
         TableIterator::new(findings.into_iter().map(|finding| {
             (finding.check.into(), finding.status.as_str().into(), finding.finding, finding.remedy)
         }))
+    }
+
+    /// What this node says of its own vector tables: columns, indexes, sizes, statistics, settings,
+    /// what is being built. Reads catalogs, statistics and the first pages of vector indexes, and no
+    /// row of a table. The views of vector-shard health ask every node for it.
+    #[pg_extern(volatile, parallel_unsafe)]
+    #[search_path(pg_catalog, pg_temp)]
+    pub fn vector_evidence() -> Json {
+        Json(vector::evidence().unwrap_or_else(|error: Error| error.raise()))
     }
 
     /// Stops all changes of the cluster's metadata until `fleet.resume()`; observation goes on. Waits

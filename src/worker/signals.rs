@@ -20,10 +20,17 @@ pub fn install() {
     }
 }
 
+/// Whether `check_for_interrupts!` has something to do. A session reloads its configuration only
+/// between two statements, so within one that is no reason to stop.
+pub fn interrupt_pending() -> bool {
+    // SAFETY: a flag that signal handlers of this process set.
+    unsafe { pg_sys::InterruptPending != 0 }
+}
+
 /// Whether PostgreSQL wants attention: an end, a cancel, a barrier or a reload.
 pub fn interrupted() -> bool {
-    // SAFETY: two flags that signal handlers of this process set.
-    unsafe { pg_sys::InterruptPending != 0 || pg_sys::ConfigReloadPending != 0 }
+    // SAFETY: a flag that a signal handler of this process sets.
+    interrupt_pending() || unsafe { pg_sys::ConfigReloadPending != 0 }
 }
 
 /// Whether anybody wants attention, a session that called `citus_autoregister()` included.

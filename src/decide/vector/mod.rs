@@ -1,0 +1,5 @@
+//! Owns what the evidence of all nodes means: which findings there are, and how well vector search
+//! works on every placement, index, table and node. Must stay pure, as all of `decide`.
+
+pub mod finding;
+pub mod model;

@@ -1,0 +1,64 @@
+-- What the coordinator's Citus catalogs say of the tables with vectors, in one JSON value.
+-- $1: oids of the coordinator's own relations with vectors, shell tables among them; $2: oids of their
+-- vector indexes, $3: each one's table.
+SELECT pg_catalog.json_build_object(
+  'nodes', (
+    SELECT COALESCE(pg_catalog.json_agg(pg_catalog.json_build_object(
+      'nodeid', d.nodeid, 'groupid', d.groupid, 'nodename', d.nodename, 'nodeport', d.nodeport,
+      'isactive', d.isactive, 'shouldhaveshards', d.shouldhaveshards) ORDER BY d.nodeid), '[]')
+    FROM pg_catalog.pg_dist_node d
+    WHERE d.noderole::pg_catalog.text OPERATOR(pg_catalog.=) 'primary'),
+  'tables', (
+    SELECT COALESCE(pg_catalog.json_agg(pg_catalog.json_build_object(
+      'relation', p.logicalrelid::pg_catalog.oid::pg_catalog.int8,
+      'kind', CASE
+        WHEN p.partmethod OPERATOR(pg_catalog.<>) 'n' THEN 'distributed'
+        WHEN p.repmodel OPERATOR(pg_catalog.=) 't' THEN 'reference'
+        WHEN p.colocationid OPERATOR(pg_catalog.=) 0 THEN 'local'
+        ELSE 'schema' END,
+      'distribution_column', CASE WHEN p.partkey IS NOT NULL
+        THEN pg_catalog.column_to_column_name(p.logicalrelid, p.partkey) END,
+      'colocationid', p.colocationid)), '[]')
+    FROM pg_catalog.pg_dist_partition p
+    WHERE p.logicalrelid::pg_catalog.oid OPERATOR(pg_catalog.=) ANY ($1::pg_catalog.oid[])),
+  'shards', (
+    SELECT COALESCE(pg_catalog.json_agg(pg_catalog.json_build_object(
+      'shardid', s.shardid, 'relation', s.logicalrelid::pg_catalog.oid::pg_catalog.int8,
+      'minimum', CASE WHEN p.partmethod OPERATOR(pg_catalog.=) 'h' THEN s.shardminvalue::pg_catalog.int8 END,
+      'maximum', CASE WHEN p.partmethod OPERATOR(pg_catalog.=) 'h' THEN s.shardmaxvalue::pg_catalog.int8 END,
+      'name', (SELECT n.parts[pg_catalog.array_upper(n.parts, 1)]
+               FROM (SELECT pg_catalog.parse_ident(pg_catalog.shard_name(s.logicalrelid, s.shardid))) AS n (parts)),
+      'indexes', (
+        SELECT COALESCE(pg_catalog.json_object_agg(i.oid::pg_catalog.int8, n.parts[pg_catalog.array_upper(n.parts, 1)]), '{}')
+        FROM ROWS FROM (pg_catalog.unnest($2::pg_catalog.oid[]), pg_catalog.unnest($3::pg_catalog.oid[])) AS i (oid, relation)
+        CROSS JOIN LATERAL (SELECT pg_catalog.parse_ident(
+          pg_catalog.shard_name(i.oid::pg_catalog.regclass, s.shardid))) AS n (parts)
+        WHERE i.relation OPERATOR(pg_catalog.=) s.logicalrelid::pg_catalog.oid))
+      ORDER BY s.shardid), '[]')
+    FROM pg_catalog.pg_dist_shard s
+    JOIN pg_catalog.pg_dist_partition p ON p.logicalrelid OPERATOR(pg_catalog.=) s.logicalrelid
+    WHERE s.logicalrelid::pg_catalog.oid OPERATOR(pg_catalog.=) ANY ($1::pg_catalog.oid[])),
+  'placements', (
+    SELECT COALESCE(pg_catalog.json_agg(pg_catalog.json_build_object(
+      'placementid', p.placementid, 'shardid', p.shardid, 'groupid', p.groupid, 'state', p.shardstate)
+      ORDER BY p.shardid, p.groupid), '[]')
+    FROM pg_catalog.pg_dist_placement p
+    JOIN pg_catalog.pg_dist_shard s ON s.shardid OPERATOR(pg_catalog.=) p.shardid
+    WHERE s.logicalrelid::pg_catalog.oid OPERATOR(pg_catalog.=) ANY ($1::pg_catalog.oid[])
+      AND p.shardstate OPERATOR(pg_catalog.<>) 4),
+  'job', (
+    SELECT pg_catalog.json_build_object(
+      'id', j.job_id, 'state', j.state::pg_catalog.text, 'description', j.description,
+      'message', (SELECT t.message FROM pg_catalog.pg_dist_background_task t
+                  WHERE t.job_id OPERATOR(pg_catalog.=) j.job_id
+                    AND t.status::pg_catalog.text OPERATOR(pg_catalog.=) 'error'
+                  ORDER BY t.task_id LIMIT 1))
+    FROM pg_catalog.pg_dist_background_job j
+    ORDER BY j.job_id DESC LIMIT 1),
+  'cleanups', (
+    SELECT COALESCE(pg_catalog.json_agg(pg_catalog.json_build_object(
+      'groupid', c.node_group_id, 'object', c.object_name, 'policy', c.policy_type)
+      ORDER BY c.record_id), '[]')
+    FROM pg_catalog.pg_dist_cleanup c
+    WHERE c.object_type OPERATOR(pg_catalog.=) 1)
+)::pg_catalog.text
