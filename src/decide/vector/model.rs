@@ -107,8 +107,13 @@ pub struct Index {
     pub partitioned: bool,
     pub valid: bool,
     pub ready: bool,
-    /// All that follows USING in its definition, with every name qualified.
-    pub definition: String,
+    /// How its definition begins, up to and including USING; the node keeps it to itself.
+    #[serde(default, skip_serializing)]
+    pub head: String,
+    /// All that follows USING in its definition, with every name qualified; `None` while somebody
+    /// holds the table exclusively.
+    #[serde(default)]
+    pub definition: Option<String>,
     /// `m=16`, `ef_construction=64`, `lists=100`: only what was declared, in the order it was.
     pub options: Vec<String>,
     /// The columns of the table that it reads.
@@ -147,11 +152,12 @@ impl Index {
     }
 
     /// What the index is, apart from its name and its options: method, key, operator class, predicate.
-    pub fn shape(&self) -> String {
-        match self.options.is_empty() {
-            true => self.definition.clone(),
-            false => self.definition.replacen(&self.with_clause(), "", 1),
-        }
+    pub fn shape(&self) -> Option<String> {
+        let definition = self.definition.as_ref()?;
+        Some(match self.options.is_empty() {
+            true => definition.clone(),
+            false => definition.replacen(&self.with_clause(), "", 1),
+        })
     }
 
     /// The clause as PostgreSQL writes it; the values of these options are numbers.

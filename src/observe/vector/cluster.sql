@@ -16,8 +16,11 @@ SELECT pg_catalog.json_build_object(
         WHEN p.repmodel OPERATOR(pg_catalog.=) 't' THEN 'reference'
         WHEN p.colocationid OPERATOR(pg_catalog.=) 0 THEN 'local'
         ELSE 'schema' END,
-      'distribution_column', CASE WHEN p.partkey IS NOT NULL
-        THEN pg_catalog.column_to_column_name(p.logicalrelid, p.partkey) END,
+      -- Citus's function for it would wait for whoever holds the table exclusively.
+      'distribution_column', (
+        SELECT a.attname FROM pg_catalog.pg_attribute a
+        WHERE a.attrelid OPERATOR(pg_catalog.=) p.logicalrelid::pg_catalog.oid
+          AND a.attnum OPERATOR(pg_catalog.=) pg_catalog.substring(p.partkey, ':varattno ([0-9]+)')::pg_catalog.int2),
       'colocationid', p.colocationid)), '[]')
     FROM pg_catalog.pg_dist_partition p
     WHERE p.logicalrelid::pg_catalog.oid OPERATOR(pg_catalog.=) ANY ($1::pg_catalog.oid[])),

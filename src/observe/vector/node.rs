@@ -3,10 +3,10 @@
 //! Must not read a row of a table, wait for a lock, or ask another node.
 
 use super::metapage::Opened;
-use crate::decide::vector::model::{NodeEvidence, Relation, Resources};
+use crate::decide::vector::model::{Index, NodeEvidence, Relation, Resources};
 use crate::error::Error;
 use crate::observe::citus_nodes::{is_installed, read_one};
-use pgrx::pg_sys;
+use pgrx::{IntoDatum, pg_sys};
 use std::ffi::CStr;
 use std::fs::read_to_string;
 
@@ -27,17 +27,28 @@ pub fn collect() -> Result<NodeEvidence, Error> {
     Ok(evidence)
 }
 
-/// Adds what is on disk; what is held exclusively at this moment is left out.
+/// Adds what takes a lock on the table: its size, and the definitions and first pages of its
+/// indexes. What somebody holds exclusively at this moment is left out.
 fn look(relation: &mut Relation) {
-    if !relation.partitioned {
-        relation.pages = Opened::without_waiting(relation.oid).map(|opened| opened.pages().into());
-    }
-    for index in relation.indexes.iter_mut().filter(|index| !index.partitioned) {
-        if let Some(opened) = Opened::without_waiting(index.oid) {
+    let Some(table) = Opened::without_waiting(relation.oid) else { return };
+    relation.pages = (!relation.partitioned).then(|| table.pages().into());
+    for index in &mut relation.indexes {
+        let Some(opened) = Opened::without_waiting(index.oid) else { continue };
+        index.definition = definition(index);
+        if !index.partitioned {
             index.pages = Some(opened.pages().into());
             index.meta = opened.metapage();
         }
     }
+}
+
+/// What follows USING. The table is locked already, so nothing is waited for.
+fn definition(index: &Index) -> Option<String> {
+    let oid = pg_sys::Oid::from(index.oid);
+    // SAFETY: PostgreSQL's own function with the argument that it declares; the text is copied.
+    let text: Option<String> =
+        unsafe { pgrx::direct_function_call(pg_sys::pg_get_indexdef, &[oid.into_datum()]) };
+    text?.strip_prefix(&index.head).map(str::to_owned)
 }
 
 /// Bytes of memory that this server can have: the host's, or the control group's where that is less.

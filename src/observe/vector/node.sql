@@ -61,12 +61,9 @@ WITH types AS MATERIALIZED (
     'oid', i.indexrelid::pg_catalog.int8, 'name', c.relname, 'method', i.amname,
     'partitioned', c.relkind OPERATOR(pg_catalog.=) 'I',
     'valid', i.indisvalid, 'ready', i.indisready, 'partial', i.partial,
-    -- What stands before it is cut off by its length: names may hold anything.
-    'definition', pg_catalog.substr(
-      pg_catalog.pg_get_indexdef(i.indexrelid),
-      pg_catalog.length(pg_catalog.format('CREATE INDEX %I ON %s%I.%I USING ', c.relname,
-        CASE WHEN c.relkind OPERATOR(pg_catalog.=) 'I' THEN 'ONLY ' ELSE '' END,
-        r.nspname, r.relname)) OPERATOR(pg_catalog.+) 1),
+    -- How its definition begins: names may hold anything, so what follows is found by this.
+    'head', pg_catalog.format('CREATE INDEX %I ON %s%I.%I USING ', c.relname,
+      CASE WHEN c.relkind OPERATOR(pg_catalog.=) 'I' THEN 'ONLY ' ELSE '' END, r.nspname, r.relname),
     'options', COALESCE(c.reloptions, '{}'),
     'columns', ARRAY(
       SELECT DISTINCT a.attname
