@@ -4,11 +4,15 @@
 //! Nothing here knows what the extension should do: expectations live in the suites.
 
 pub mod cluster;
+pub mod daemon;
 pub mod dns;
+pub mod etcd;
 pub mod fleet;
+pub mod http;
 pub mod install;
 pub mod need;
 pub mod net;
+pub mod patroni;
 pub mod relay;
 pub mod run;
 pub mod server;
@@ -18,7 +22,9 @@ pub mod writer;
 
 pub use cluster::Cluster;
 pub use dns::{Behaviour, Dns};
+pub use etcd::Etcd;
 pub use need::Need;
+pub use patroni::Patroni;
 pub use relay::Relay;
 pub use run::Subnet;
 pub use server::{Server, Shutdown, Spec};

@@ -11,6 +11,7 @@ pub enum Need {
     Fleet,
     OpenSsl,
     Ipv6,
+    Patroni,
     NoCitus,
 }
 
@@ -29,16 +30,18 @@ impl Need {
             Need::NoCitus => install()
                 .has_extension("citus")
                 .then(|| "the extension citus is installed".to_string()),
-            Need::OpenSsl => Command::new("openssl")
-                .arg("version")
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .status()
-                .is_err()
-                .then(|| "the program openssl is not on the PATH".to_string()),
+            Need::OpenSsl => lacks_program("openssl", "version"),
+            Need::Patroni => {
+                lacks_program("patroni", "--version").or_else(|| lacks_program("etcd", "--version"))
+            }
             Need::Ipv6 => std::net::TcpListener::bind("[::1]:0")
                 .err()
                 .map(|error| format!("IPv6 loopback cannot be used: {error}")),
         }
     }
+}
+
+fn lacks_program(name: &str, ask: &str) -> Option<String> {
+    let status = Command::new(name).arg(ask).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    status.is_err().then(|| format!("the program {name} is not on the PATH"))
 }

@@ -74,6 +74,8 @@ fn sweep() {
         let name = entry.file_name();
         let pid = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.parse::<u32>().ok());
         if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            // Removing the files ends a server only when it looks at them the next time.
+            crate::server::process::end_postmasters_in(&entry.path());
             let _ = fs::remove_dir_all(entry.path());
         }
     }

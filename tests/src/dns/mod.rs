@@ -16,6 +16,9 @@ use std::thread;
 use std::time::Duration;
 use zone::Zone;
 
+/// Between two questions of `Dns::keep`.
+const HEALTH_CHECK: Duration = Duration::from_millis(100);
+
 pub struct Dns {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -67,6 +70,21 @@ impl Dns {
     /// The A and AAAA records of a name; the ones it had are forgotten.
     pub fn addresses(&self, name: &str, addresses: &[IpAddr]) {
         self.shared.zone().set_addresses(name, addresses);
+    }
+
+    /// Asks again and again which addresses a name has, as a load balancer asks for its servers'
+    /// health; where it hears of none, the name keeps what it had.
+    pub fn keep(&self, name: &str, ask: impl Fn() -> Vec<IpAddr> + Send + 'static) {
+        let (shared, name) = (self.shared.clone(), name.to_string());
+        thread::spawn(move || {
+            while !shared.stopped() {
+                let addresses = ask();
+                if !addresses.is_empty() {
+                    shared.zone().set_addresses(&name, &addresses);
+                }
+                thread::sleep(HEALTH_CHECK);
+            }
+        });
     }
 
     /// The SRV records of a name, as port and target.

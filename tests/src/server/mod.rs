@@ -4,8 +4,8 @@
 mod configure;
 pub mod process;
 pub mod session;
-mod spec;
-mod template;
+pub(crate) mod spec;
+pub(crate) mod template;
 
 pub use process::{Shutdown, kill_all};
 pub use session::{Row, Session, SqlError};
@@ -89,6 +89,12 @@ impl Server {
         run_program(backup);
         server.begin();
         server
+    }
+
+    /// A server that something else makes, starts and stops, in the directory that is made here; it is
+    /// asked and looked at like any other.
+    pub(crate) fn run_by_another(spec: Spec) -> Server {
+        Server::prepare(spec)
     }
 
     fn prepare(spec: Spec) -> Server {
@@ -203,7 +209,7 @@ impl Server {
         self.directory.join("data")
     }
 
-    fn log_file(&self) -> PathBuf {
+    pub(crate) fn log_file(&self) -> PathBuf {
         self.directory.join("log")
     }
 

@@ -5,7 +5,8 @@
 use crate::install::install;
 use crate::run;
 use crate::wait::until;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -15,14 +16,14 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
 
-/// What runs now, and whether anything may still be started.
+/// What runs now, with the signal that ends it at once, and whether anything may still be started.
 #[derive(Default)]
 struct Live {
-    pids: BTreeSet<u32>,
+    pids: BTreeMap<u32, i32>,
     ending: bool,
 }
 
-static LIVE: Mutex<Live> = Mutex::new(Live { pids: BTreeSet::new(), ending: false });
+static LIVE: Mutex<Live> = Mutex::new(Live { pids: BTreeMap::new(), ending: false });
 
 fn live() -> MutexGuard<'static, Live> {
     LIVE.lock().unwrap_or_else(PoisonError::into_inner)
@@ -35,11 +36,11 @@ pub fn kill_all() {
         live.ending = true;
         std::mem::take(&mut live.pids)
     };
-    for &pid in &pids {
+    for (&pid, &farewell) in &pids {
         send(pid, libc::SIGCONT);
-        send(pid, libc::SIGQUIT);
+        send(pid, farewell);
     }
-    for &pid in &pids {
+    for &pid in pids.keys() {
         for _ in 0..300 {
             // SAFETY: only reaps a child of ours that is about to be forgotten anyway.
             if unsafe { libc::waitpid(pid as i32, std::ptr::null_mut(), libc::WNOHANG) } != 0 {
@@ -49,6 +50,25 @@ pub fn kill_all() {
         }
         send(pid, libc::SIGKILL);
     }
+    end_postmasters_in(run::directory());
+}
+
+/// Ends servers that are nobody's child any more, because what had started them (Patroni) is gone.
+pub fn end_postmasters_in(run: &Path) {
+    let directories = fs::read_dir(run).into_iter().flatten().flatten();
+    for pid in directories.filter_map(|entry| postmaster_of(&entry.path().join("data"))) {
+        send(pid, libc::SIGCONT);
+        send(pid, libc::SIGQUIT);
+    }
+}
+
+/// The process id of the server that runs on a data directory, whoever has started it.
+pub fn postmaster_of(data: &Path) -> Option<u32> {
+    let file = fs::read_to_string(data.join("postmaster.pid")).ok()?;
+    let pid: u32 = file.lines().next()?.trim().parse().ok()?;
+    // A file that a killed server left behind may name what is another process by now.
+    let directory = fs::read_link(format!("/proc/{pid}/cwd")).ok()?;
+    (directory == data).then_some(pid)
 }
 
 pub fn send(pid: u32, signal: i32) {
@@ -80,7 +100,12 @@ pub fn children_of(parent: u32) -> Vec<u32> {
 
 /// A program of the installation, to be run as the servers' account with a clean environment.
 pub fn program(name: &str) -> Command {
-    let mut command = Command::new(install().program(name));
+    as_servers(install().program(name))
+}
+
+/// Any program, to be run as the servers' account with a clean environment.
+pub fn as_servers(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
     if let Some(account) = run::account() {
         command.uid(account.uid).gid(account.gid);
     }
@@ -102,10 +127,10 @@ pub fn program(name: &str) -> Command {
 pub fn run_program(mut command: Command) {
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let what = format!("{command:?}");
-    let child = spawn(command).unwrap_or_else(|error| panic!("{what}: {error}"));
+    let child = spawn(command, libc::SIGQUIT).unwrap_or_else(|error| panic!("{what}: {error}"));
     let pid = child.id();
     let output = child.wait_with_output().expect("a child can be waited for");
-    live().pids.remove(&pid);
+    forget(pid);
     assert!(
         output.status.success(),
         "{what}: {}\n{}{}",
@@ -115,23 +140,23 @@ pub fn run_program(mut command: Command) {
     );
 }
 
-/// Starts a child that ends with this process, however that ends. One thread that never ends does
-/// it, because PR_SET_PDEATHSIG follows the thread that spawned.
-fn spawn(mut command: Command) -> io::Result<Child> {
-    type Order = (Command, mpsc::Sender<io::Result<Child>>);
+/// Starts a child that ends with this process, however that ends, by the signal `farewell`. One
+/// thread that never ends does it, because PR_SET_PDEATHSIG follows the thread that spawned.
+pub(crate) fn spawn(mut command: Command, farewell: i32) -> io::Result<Child> {
+    type Order = (Command, i32, mpsc::Sender<io::Result<Child>>);
     static SPAWNER: OnceLock<Mutex<mpsc::Sender<Order>>> = OnceLock::new();
     let spawner = SPAWNER.get_or_init(|| {
         let (orders, inbox) = mpsc::channel::<Order>();
         thread::Builder::new()
             .name("spawner".into())
             .spawn(move || {
-                for (mut command, reply) in inbox {
+                for (mut command, farewell, reply) in inbox {
                     let mut live = live();
                     if live.ending {
                         break;
                     }
                     let child = command.spawn();
-                    live.pids.extend(child.as_ref().map(Child::id));
+                    live.pids.extend(child.as_ref().map(|child| (child.id(), farewell)));
                     let _ = reply.send(child);
                 }
                 // The process is about to end; whoever waits for a child need not hear of it.
@@ -144,15 +169,28 @@ fn spawn(mut command: Command) -> io::Result<Child> {
     });
     // SAFETY: prctl is async-signal-safe.
     unsafe {
-        command.pre_exec(|| {
-            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGQUIT);
+        command.pre_exec(move || {
+            libc::prctl(libc::PR_SET_PDEATHSIG, farewell);
             Ok(())
         });
     }
     let (reply, answer) = mpsc::channel();
     let orders = spawner.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    orders.send((command, reply)).map_err(io::Error::other)?;
+    orders.send((command, farewell, reply)).map_err(io::Error::other)?;
     answer.recv().map_err(io::Error::other)?
+}
+
+/// For a child that has been waited for: its number may become another process's.
+pub(crate) fn forget(pid: u32) {
+    live().pids.remove(&pid);
+}
+
+/// SIGKILL for a postmaster and all that it started.
+pub(crate) fn kill_postmaster(pid: u32) {
+    send(pid, libc::SIGSTOP);
+    for process in children_of(pid).into_iter().chain([pid]) {
+        send(process, libc::SIGKILL);
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,7 +216,7 @@ impl Postmaster {
         command.envs(environment.iter().cloned());
         command.stdout(output.try_clone().expect("a second handle")).stderr(output);
         command.process_group(0);
-        let child = spawn(command).expect("postgres can be started");
+        let child = spawn(command, libc::SIGQUIT).expect("postgres can be started");
         Postmaster { child, log: log.to_path_buf(), data: data.to_path_buf() }
     }
 
@@ -232,11 +270,7 @@ impl Postmaster {
 
     /// SIGKILL for the postmaster and all that it started, as the OOM killer or a power cut would.
     pub fn kill(mut self) {
-        let pid = self.child.id();
-        send(pid, libc::SIGSTOP);
-        for process in children_of(pid).into_iter().chain([pid]) {
-            send(process, libc::SIGKILL);
-        }
+        kill_postmaster(self.child.id());
         self.wait_for_end(Duration::from_secs(10));
     }
 
@@ -244,7 +278,7 @@ impl Postmaster {
         let started = std::time::Instant::now();
         loop {
             if matches!(self.child.try_wait(), Ok(Some(_)) | Err(_)) {
-                live().pids.remove(&self.child.id());
+                forget(self.child.id());
                 return true;
             }
             if started.elapsed() > limit {

@@ -104,6 +104,12 @@ impl Spec {
     }
 
     pub(super) fn write(&self, directory: &Path, data: &Path) {
+        write_for_server(&data.join("postgresql.conf"), &self.conf(directory));
+        write_hba(data, &self.hba);
+    }
+
+    /// The text of postgresql.conf for a server that lives in `directory`.
+    pub(crate) fn conf(&self, directory: &Path) -> String {
         let mut conf = BASE.to_string();
         let listen: Vec<String> = self.addresses.iter().map(IpAddr::to_string).collect();
         let mut put = |name: &str, value: &str| {
@@ -127,8 +133,7 @@ impl Spec {
         for (name, value) in &self.settings {
             put(name, value);
         }
-        write_for_server(&data.join("postgresql.conf"), &conf);
-        write_hba(data, &self.hba);
+        conf
     }
 }
 
@@ -142,11 +147,14 @@ pub fn trust() -> Vec<String> {
 }
 
 pub(super) fn write_hba(data: &Path, lines: &[String]) {
-    let text = format!("local all all trust\nlocal replication all trust\n{}\n", lines.join("\n"));
+    let text = format!("{}\n{}\n", LOCAL.join("\n"), lines.join("\n"));
     write_for_server(&data.join("pg_hba.conf"), &text);
 }
 
-fn write_for_server(path: &Path, text: &str) {
+/// The lines of pg_hba.conf that let the harness in, whatever a test writes below them.
+pub(crate) const LOCAL: [&str; 2] = ["local all all trust", "local replication all trust"];
+
+pub(crate) fn write_for_server(path: &Path, text: &str) {
     fs::write(path, text).expect("a configuration file can be written");
     run::give_to_servers(path);
 }

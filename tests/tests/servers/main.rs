@@ -11,6 +11,7 @@ mod lifecycle;
 mod lifecycle_absence;
 mod lifecycle_failover;
 mod lifecycle_faults;
+mod patroni;
 mod preflight;
 mod probe;
 mod rebalance;
@@ -50,6 +51,7 @@ fn main() {
         lifecycle_faults::suite(),
         removal::suite(),
         rebalance::suite(),
+        patroni::suite(),
         without_citus::suite(),
     ];
     let trials = suites.into_iter().flatten().map(suite::Test::trial).collect();
