@@ -68,6 +68,7 @@ postgresql:
   data_dir: {directory}/data
   bin_dir: {bin}
   pgpass: {directory}/pgpass
+  use_unix_socket: true
   custom_conf: {directory}/base.conf
   remove_data_directory_on_rewind_failure: true
   basebackup:
@@ -84,13 +85,15 @@ postgresql:
     unix_socket_directories: {directory}
     # pg_rewind needs whole pages.
     full_page_writes: 'on'
+    # A new standby asks for its slot before Patroni has made it.
+    wal_retrieve_retry_interval: '200ms'
   pg_hba:{hba}
 ",
             scope = self.scope,
             name = spec.name,
             etcd = self.etcd,
             bin = install().bin.display(),
-            shared = list(6, shared.iter().map(|(name, value)| format!("{name}: '{value}'"))),
+            shared = list(8, shared.iter().map(|(name, value)| format!("{name}: '{value}'"))),
             hba = list(
                 2,
                 LOCAL

@@ -3,16 +3,14 @@
 //! Patroni promotes no other; so a row that a client was promised is there whatever dies.
 
 use crate::lifecycle::{
-    FIRST, Placements, distribute_items, moves, node_id, stays_at, wait_until_active_at,
-    wait_until_followed,
+    FIRST, Placements, distribute_items, moves, node_id, stays_at, wait_until_followed,
 };
 use crate::suite::{Test, suite};
 use citus_fleet_tests::cluster::{Plan, WORKER};
 use citus_fleet_tests::patroni::{Member, PATIENCE};
 use citus_fleet_tests::run::port;
 use citus_fleet_tests::writer::assert_exact;
-use citus_fleet_tests::{Cluster, Etcd, Need, Patroni, Spec, Writer, until};
-use std::net::IpAddr;
+use citus_fleet_tests::{Cluster, Etcd, Need, Patroni, Writer, until};
 
 pub fn suite() -> Vec<Test> {
     suite!("patroni", &[Need::Fleet, Need::Citus, Need::Vector, Need::Patroni];
