@@ -99,18 +99,7 @@ impl Plan {
     pub fn start(self) -> Cluster {
         let subnet = Subnet::new();
         let dns = Dns::start(subnet.address());
-        let mut coordinator = self.base(Spec::new("coordinator", subnet.address()));
-        if self.fleet {
-            coordinator = coordinator
-                .preload("citus_fleet")
-                .set("citus_fleet.nameserver", &dns.address().to_string())
-                .set("citus_fleet.workers", &format!("{WORKER}:{}", port()))
-                .set("citus_fleet.interval", "1s")
-                .set("citus_fleet.probe_timeout", "1s");
-        }
-        coordinator.settings.extend(self.settings.iter().cloned());
-        coordinator.environment.extend(self.environment.iter().cloned());
-        let mut specs = vec![coordinator];
+        let mut specs = vec![self.coordinator_spec("coordinator", &subnet, &dns)];
         for number in 1..=self.workers {
             specs.push(self.worker_spec(&format!("worker-{number}"), subnet.address()));
         }
@@ -138,6 +127,22 @@ impl Plan {
             cluster.coordinator.run("CREATE EXTENSION citus_fleet");
         }
         cluster
+    }
+
+    /// The description of the coordinator, for one that something else is to start.
+    pub fn coordinator_spec(&self, name: &str, subnet: &Subnet, dns: &Dns) -> Spec {
+        let mut spec = self.base(Spec::new(name, subnet.address()));
+        if self.fleet {
+            spec = spec
+                .preload("citus_fleet")
+                .set("citus_fleet.nameserver", &dns.address().to_string())
+                .set("citus_fleet.workers", &format!("{WORKER}:{}", port()))
+                .set("citus_fleet.interval", "1s")
+                .set("citus_fleet.probe_timeout", "1s");
+        }
+        spec.settings.extend(self.settings.iter().cloned());
+        spec.environment.extend(self.environment.iter().cloned());
+        spec
     }
 
     fn base(&self, spec: Spec) -> Spec {

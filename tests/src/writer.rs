@@ -59,10 +59,17 @@ impl Writer {
     /// Begins to insert the rows after `last`, through the server's socket.
     #[track_caller]
     pub fn start(server: &Server, last: u64) -> Writer {
+        Writer::through(&[server], last)
+    }
+
+    /// The same through whichever of several servers accepts writes, as libpq does that is given
+    /// several hosts and `target_session_attrs=read-write`.
+    #[track_caller]
+    pub fn through(servers: &[&Server], last: u64) -> Writer {
         let stopped = Arc::new(AtomicBool::new(false));
         let acknowledged = Arc::new(AtomicU64::new(last));
-        let mut client =
-            Client { socket: server.directory().to_path_buf(), port: server.port, session: None };
+        let sockets = servers.iter().map(|server| server.directory().to_path_buf()).collect();
+        let mut client = Client { sockets, port: servers[0].port, session: None };
         let (stop, done, test) = (stopped.clone(), acknowledged.clone(), run::current_test());
         let thread = thread::spawn(move || {
             run::join_test(test);
@@ -108,7 +115,8 @@ impl Drop for Writer {
 }
 
 struct Client {
-    socket: PathBuf,
+    /// The first one is in use; after an error it is another one's turn.
+    sockets: Vec<PathBuf>,
     port: u16,
     session: Option<Session>,
 }
@@ -123,6 +131,10 @@ impl Client {
             Err(error) if failed && error.state == "23505" => Ok(()),
             Err(error) => {
                 failed = true;
+                if self.sockets.len() > 1 {
+                    self.sockets.rotate_left(1);
+                    self.session = None;
+                }
                 Err(error)
             }
         });
@@ -130,7 +142,8 @@ impl Client {
 
     fn try_insert(&mut self, id: u64) -> Result<(), SqlError> {
         if self.session.as_ref().is_none_or(Session::is_closed) {
-            let mut session = Session::connect(&self.socket, self.port, "postgres", "postgres")?;
+            let mut session =
+                Session::connect(&self.sockets[0], self.port, "postgres", "postgres")?;
             session.try_rows("SET statement_timeout = '5s'")?;
             self.session = Some(session);
         }

@@ -67,6 +67,13 @@ impl Member {
         self.end_server(kill_postmaster);
     }
 
+    /// SIGKILL for the server alone; Patroni sees it, and starts it again.
+    #[track_caller]
+    pub fn kill_server(&self) {
+        self.server.forget_session();
+        self.end_server(kill_postmaster);
+    }
+
     fn end_patroni(&self) {
         self.server.forget_session();
         if let Some(patroni) = self.patroni.lock().unwrap_or_else(PoisonError::into_inner).take() {

@@ -73,6 +73,15 @@ impl Patroni {
         });
     }
 
+    /// Waits until a member that was restarted, by whomever, is a standby that answers queries.
+    #[track_caller]
+    pub fn wait_for_standby(&self, wanted: &Member) {
+        until(&format!("{} is a standby", wanted.server.name), PATIENCE, || {
+            if wanted.answers_to("/replica") { Ok(()) } else { Err("it is not") }
+        });
+        wanted.server.forget_session();
+    }
+
     /// Waits until a standby confirms commits and may follow the primary, and gives it.
     #[track_caller]
     pub fn wait_for_synchronous_standby(&self) -> &Member {

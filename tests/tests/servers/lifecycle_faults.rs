@@ -249,9 +249,9 @@ fn the_controller_is_killed_in_the_middle_of_a_swap() {
     assert_eq!(moves(&cluster), 2);
 }
 
-const EVENTS: &str =
+pub const EVENTS: &str =
     "SELECT at, nodename, nodeport, nodeid, event, detail FROM fleet.events ORDER BY at, nodename";
-const IDENTITIES: &str = "SELECT i::text FROM fleet.identities i ORDER BY nodeid";
+pub const IDENTITIES: &str = "SELECT i::text FROM fleet.identities i ORDER BY nodeid";
 
 fn the_coordinator_fails_over() {
     let mut cluster = with_items(Plan::workers(2));
