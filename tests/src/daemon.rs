@@ -1,7 +1,7 @@
 //! Owns a program that runs beside the servers for as long as it is wanted: its log and its end.
 //! Must not know what the program does.
 
-use crate::server::process::{as_servers, forget, send, spawn, tail};
+use crate::server::process::{forget, send, spawn, tail};
 use crate::wait::until;
 use std::fs::File;
 use std::os::unix::process::CommandExt;
@@ -15,15 +15,15 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts a program as the servers' account, in a process group of its own. `farewell` is what
-    /// ends it when this process ends; its output is appended to `log`.
+    /// Starts a program in a process group of its own. `farewell` is what ends it when this process
+    /// ends; its output is appended to `log`.
     #[track_caller]
-    pub fn spawn(program: &str, arguments: &[&str], log: &Path, farewell: i32) -> Daemon {
+    pub fn spawn(mut command: Command, log: &Path, farewell: i32) -> Daemon {
         let output = File::options().create(true).append(true).open(log).expect("the log opens");
-        let mut command: Command = as_servers(program);
-        command.args(arguments).process_group(0);
+        let what = format!("{command:?}");
+        command.process_group(0);
         command.stdout(output.try_clone().expect("a second handle")).stderr(output);
-        let child = spawn(command, farewell).unwrap_or_else(|error| panic!("{program}: {error}"));
+        let child = spawn(command, farewell).unwrap_or_else(|error| panic!("{what}: {error}"));
         Daemon { child, log: log.to_path_buf() }
     }
 

@@ -5,7 +5,7 @@ use super::configuration::Configuration;
 use crate::daemon::Daemon;
 use crate::http;
 use crate::run::{self, Subnet, port};
-use crate::server::process::{is_alive, kill_postmaster, postmaster_of, send};
+use crate::server::process::{as_servers, is_alive, kill_postmaster, postmaster_of, send};
 use crate::server::spec::write_for_server;
 use crate::server::{Data, Server, Spec, template};
 use crate::wait::until;
@@ -50,13 +50,10 @@ impl Member {
     pub fn begin(&self) {
         let directory = self.server.directory();
         let configuration = directory.join("patroni.yml");
+        let mut command = as_servers("patroni");
+        command.arg(configuration);
         // When asked to end, Patroni ends its server too, which is not our child.
-        let daemon = Daemon::spawn(
-            "patroni",
-            &[&configuration.to_string_lossy()],
-            &self.server.log_file(),
-            libc::SIGTERM,
-        );
+        let daemon = Daemon::spawn(command, &self.server.log_file(), libc::SIGTERM);
         *self.patroni.lock().unwrap_or_else(PoisonError::into_inner) = Some(daemon);
     }
 
