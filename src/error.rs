@@ -27,6 +27,8 @@ pub enum Error {
     NotCoordinator { group: i32 },
     #[error("the controller could not make the pass: {0}")]
     PassFailed(String),
+    #[error("there is no view {0:?} of vector-shard health")]
+    NoSuchView(String),
     #[error("the fleet is paused")]
     Paused,
     #[error("there is no worker {0}")]
@@ -74,6 +76,7 @@ impl Error {
             }
             Self::NoSuchWorker(_) | Self::NotRemoved(_) => PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
             Self::BeingRemoved(_) => PgSqlErrorCode::ERRCODE_OBJECT_IN_USE,
+            Self::NoSuchView(_) => PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
             Self::NoAnswer { .. } => PgSqlErrorCode::ERRCODE_QUERY_CANCELED,
             Self::PassFailed(_) | Self::Internal(_) => PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
             Self::Raised { sqlstate, .. } => *sqlstate,
@@ -104,8 +107,9 @@ impl Error {
                 "Run CREATE EXTENSION citus; citus belongs into shared_preload_libraries before citus_fleet."
             }
             Self::NotCoordinator { .. } => {
-                "Connect to the coordinator: it alone registers workers."
+                "Connect to the coordinator: it alone looks after the cluster."
             }
+            Self::NoSuchView(_) => "It is one of shards, indexes, tables, nodes and progress.",
             Self::Paused => "SELECT fleet.resume();",
             Self::NoSuchWorker(_) => {
                 "SELECT nodename, nodeport FROM fleet.workers WHERE nodeid IS NOT NULL; lists them."

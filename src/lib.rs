@@ -24,7 +24,7 @@ extension_sql_file!(
 extension_sql_file!(
     "../sql/vector.sql",
     name = "vector",
-    requires = ["tables", sql_api::fleet::vector_evidence]
+    requires = ["tables", sql_api::fleet::vector_evidence, sql_api::fleet::vector_rows]
 );
 extension_sql_file!(
     "../sql/comments.sql",
@@ -33,6 +33,7 @@ extension_sql_file!(
         "views",
         "vector",
         sql_api::pg_catalog::citus_autoregister,
+        sql_api::fleet::vector_health,
         sql_api::fleet::status,
         sql_api::fleet::doctor,
         sql_api::fleet::pause,

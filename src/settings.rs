@@ -4,6 +4,7 @@
 use crate::decide::networks::{NameSuffixes, Networks};
 use crate::decide::policy::{NodeNames, OnAbsent, Policy};
 use crate::decide::sources::{parse_host_port, parse_sources};
+use crate::decide::vector::fleet::Thresholds;
 use pgrx::prelude::*;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, pg_guard};
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
@@ -29,6 +30,8 @@ static COORDINATOR_HOST: GucSetting<Option<CString>> =
 static REBALANCE_ON_JOIN: GucSetting<bool> = GucSetting::<bool>::new(false);
 static EVENT_RETENTION: GucSetting<i32> = GucSetting::<i32>::new(30 * 24 * 3600);
 static HEALTH_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(5_000);
+static INDEX_MIN_ROWS: GucSetting<i32> = GucSetting::<i32>::new(10_000);
+static STALLED_AFTER: GucSetting<i32> = GucSetting::<i32>::new(600);
 
 /// The largest value of `citus_fleet.max_workers`; the board in shared memory has room for as many.
 pub const MOST_WORKERS: i32 = 4096;
@@ -84,6 +87,14 @@ pub fn database() -> CString {
 /// `citus_fleet.health_timeout`: how long a reader of the health views waits for the nodes.
 pub fn health_timeout() -> Duration {
     millis(&HEALTH_TIMEOUT)
+}
+
+/// What vector-shard health is measured against, where operators may differ.
+pub fn health_thresholds() -> Thresholds {
+    Thresholds {
+        index_min_rows: INDEX_MIN_ROWS.get().into(),
+        stalled_after: STALLED_AFTER.get().into(),
+    }
 }
 
 /// The port this server listens on.
@@ -249,6 +260,26 @@ pub fn define(preloaded: bool) {
         600_000,
         GucContext::Userset,
         ms,
+    );
+    GucRegistry::define_int_guc(
+        c"citus_fleet.index_min_rows",
+        c"A shard with fewer rows needs no vector index.",
+        c"Reading all of so few rows is as fast as an index.",
+        &INDEX_MIN_ROWS,
+        0,
+        i32::MAX,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"citus_fleet.stalled_after",
+        c"How long an index build may wait for a lock, or a VACUUM be at the indexes, before it counts as stuck.",
+        c"",
+        &STALLED_AFTER,
+        0,
+        7 * 24 * 3600,
+        GucContext::Userset,
+        s,
     );
     // SAFETY: the string is static, and the library is being loaded by the only thread there is.
     unsafe { pg_sys::MarkGUCPrefixReserved(c"citus_fleet".as_ptr()) };

@@ -116,6 +116,27 @@ pub mod fleet {
         Json(vector::evidence().unwrap_or_else(|error: Error| error.raise()))
     }
 
+    /// The rows of one view of vector-shard health, as JSON: every node is asked once, at the same
+    /// time, within `citus_fleet.health_timeout`. Runs with the rights of its owner, because the other
+    /// nodes are logged in to as Citus does; it reads nothing but evidence.
+    ///
+    /// Errors: 55000 on a worker; 22023 for a view that there is not.
+    #[pg_extern(volatile, parallel_unsafe, security_definer)]
+    #[search_path(pg_catalog, pg_temp)]
+    pub fn vector_rows(view: &str) -> JsonB {
+        JsonB(vector::rows(view).unwrap_or_else(|error: Error| error.raise()))
+    }
+
+    /// Whether similarity search works well on every shard: status, symptoms, impacts, and diagnoses
+    /// with the statements that mend what is wrong. With `verbose`, all of them and details.
+    ///
+    /// Errors: 55000 on a worker.
+    #[pg_extern(volatile, parallel_unsafe, security_definer)]
+    #[search_path(pg_catalog, pg_temp)]
+    pub fn vector_health(verbose: default!(bool, false)) -> JsonB {
+        JsonB(vector::health(verbose).unwrap_or_else(|error: Error| error.raise()))
+    }
+
     /// Stops all changes of the cluster's metadata until `fleet.resume()`; observation goes on. Waits
     /// for a change that is under way. Survives a restart and a failover.
     #[pg_extern(volatile, parallel_unsafe)]

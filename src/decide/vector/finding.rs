@@ -2,6 +2,7 @@
 //! Must not find anything.
 
 use serde::Serialize;
+use serde_json::Value;
 
 /// How something is. The worst of several wins, so the order is part of the meaning: what is not
 /// known is worse than what is well, and better than what is known to be bad.
@@ -21,7 +22,7 @@ pub struct Subject {
     /// `host:port` as in `pg_dist_node`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
-    /// The table as an operator knows it, quoted where it has to be.
+    /// The table as an operator knows it, with its schema, quoted where it has to be.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub table: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -44,31 +45,59 @@ pub enum Confidence {
 pub struct Evidence {
     /// What the value is, with its unit.
     pub what: &'static str,
-    pub value: serde_json::Value,
-    #[serde(skip_serializing_if = "serde_json::Value::is_null")]
-    pub threshold: serde_json::Value,
+    pub value: Value,
+    #[serde(skip_serializing_if = "Value::is_null")]
+    pub threshold: Value,
+    pub confidence: Confidence,
 }
 
+impl Evidence {
+    pub fn exact(what: &'static str, value: impl Into<Value>, threshold: impl Into<Value>) -> Self {
+        let (value, threshold) = (value.into(), threshold.into());
+        Self { what, value, threshold, confidence: Confidence::Exact }
+    }
+
+    pub fn estimated(
+        what: &'static str,
+        value: impl Into<Value>,
+        threshold: impl Into<Value>,
+    ) -> Self {
+        Self { confidence: Confidence::Estimated, ..Self::exact(what, value, threshold) }
+    }
+}
+
+/// Where statements on the coordinator are run.
+pub const COORDINATOR: &str = "coordinator";
+
 /// Statements that mend it, and the node to run them on.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Remedy {
     /// `coordinator`, or `host:port`.
     pub run_on: String,
-    /// One statement per element: some of them cannot run in one transaction.
+    /// One statement per element, to be run one by one: some of them refuse a transaction block.
     pub sql: Vec<String>,
 }
 
-/// One thing that is wrong, or worth knowing where its status is green.
+impl Remedy {
+    pub fn on_coordinator(sql: impl Into<String>) -> Self {
+        Self { run_on: COORDINATOR.to_owned(), sql: vec![sql.into()] }
+    }
+
+    pub fn then(mut self, sql: impl Into<String>) -> Self {
+        self.sql.push(sql.into());
+        self
+    }
+}
+
+/// One thing that is wrong, or worth knowing where its status is green. Which one it is, what it does
+/// to users and why it comes about stands with the check that found it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Finding {
-    /// Stable: what it means in general is in `checks::CHECKS` and in docs/vector-health.md.
-    pub id: &'static str,
     pub status: Status,
     pub subject: Subject,
     /// The fact, in a sentence.
     pub symptom: String,
     pub evidence: Evidence,
-    pub confidence: Confidence,
     /// What mends it; none where no statement can.
     pub remedy: Option<Remedy>,
 }

@@ -1,5 +1,11 @@
 //! Owns what the evidence of all nodes means: which findings there are, and how well vector search
 //! works on every placement, index, table and node. Must stay pure, as all of `decide`.
 
+pub mod checks;
 pub mod finding;
+pub mod fleet;
+pub mod health;
 pub mod model;
+pub mod progress;
+pub mod rows;
+pub mod sizes;

@@ -19,6 +19,8 @@ pub struct NodeEvidence {
     pub settings: BTreeMap<String, Setting>,
     #[serde(default)]
     pub resources: Resources,
+    /// The schema that the extension vector lives in, ready for a statement.
+    pub vector_schema: Option<String>,
     /// Tables with a vector column or a vector index; shards are tables too.
     pub relations: Vec<Relation>,
     pub builds: Vec<Build>,
@@ -48,10 +50,13 @@ pub struct Relation {
     pub oid: u32,
     pub schema: String,
     pub name: String,
+    /// Schema and name, ready for a statement; and the schema alone.
+    pub quoted: String,
+    pub quoted_schema: String,
     /// Whether it is a partitioned table, which has no rows of its own.
     pub partitioned: bool,
-    /// The table that it is a partition of, as (schema, name).
-    pub parent: Option<(String, String)>,
+    /// The table that it is a partition of, as `quoted`.
+    pub parent: Option<String>,
     /// `pg_class.reltuples`: −1 until the first VACUUM, ANALYZE or CREATE INDEX.
     pub reltuples: f64,
     pub relpages: u64,
@@ -90,6 +95,7 @@ impl Relation {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Column {
     pub name: String,
+    pub quoted: String,
     /// `vector`, `halfvec` or `sparsevec`.
     pub kind: String,
     /// Declared dimensions; −1 where the column has none.
@@ -102,6 +108,8 @@ pub struct Column {
 pub struct Index {
     pub oid: u32,
     pub name: String,
+    /// Ready for a statement, without the schema.
+    pub quoted: String,
     /// `hnsw` or `ivfflat`.
     pub method: String,
     pub partitioned: bool,
@@ -269,7 +277,6 @@ pub struct CatalogTable {
     /// `distributed`, `reference`, `schema` (schema-based or single-shard) or `local`.
     pub kind: String,
     pub distribution_column: Option<String>,
-    pub colocationid: i32,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -288,7 +295,6 @@ pub struct CatalogShard {
 
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct CatalogPlacement {
-    pub placementid: i64,
     pub shardid: i64,
     pub groupid: i32,
     /// 1 = healthy.

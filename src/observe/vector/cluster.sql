@@ -20,8 +20,7 @@ SELECT pg_catalog.json_build_object(
       'distribution_column', (
         SELECT a.attname FROM pg_catalog.pg_attribute a
         WHERE a.attrelid OPERATOR(pg_catalog.=) p.logicalrelid::pg_catalog.oid
-          AND a.attnum OPERATOR(pg_catalog.=) pg_catalog.substring(p.partkey, ':varattno ([0-9]+)')::pg_catalog.int2),
-      'colocationid', p.colocationid)), '[]')
+          AND a.attnum OPERATOR(pg_catalog.=) pg_catalog.substring(p.partkey, ':varattno ([0-9]+)')::pg_catalog.int2))), '[]')
     FROM pg_catalog.pg_dist_partition p
     WHERE p.logicalrelid::pg_catalog.oid OPERATOR(pg_catalog.=) ANY ($1::pg_catalog.oid[])),
   'shards', (
@@ -43,7 +42,7 @@ SELECT pg_catalog.json_build_object(
     WHERE s.logicalrelid::pg_catalog.oid OPERATOR(pg_catalog.=) ANY ($1::pg_catalog.oid[])),
   'placements', (
     SELECT COALESCE(pg_catalog.json_agg(pg_catalog.json_build_object(
-      'placementid', p.placementid, 'shardid', p.shardid, 'groupid', p.groupid, 'state', p.shardstate)
+      'shardid', p.shardid, 'groupid', p.groupid, 'state', p.shardstate)
       ORDER BY p.shardid, p.groupid), '[]')
     FROM pg_catalog.pg_dist_placement p
     JOIN pg_catalog.pg_dist_shard s ON s.shardid OPERATOR(pg_catalog.=) p.shardid

@@ -22,8 +22,6 @@ const COORDINATOR: i32 = 0;
 
 /// All that vector-shard health is judged by.
 pub struct Collected {
-    /// The name of the database, for remedies.
-    pub database: String,
     /// This server's port, for the name of a coordinator that Citus knows nothing of.
     pub own_port: u16,
     pub own: NodeEvidence,
@@ -49,7 +47,6 @@ pub fn collect(deadline: Duration) -> Result<Collected, Error> {
     let others: Vec<Peer> =
         catalogs.iter().flat_map(|found| &found.nodes).filter_map(peer).collect();
     Ok(Collected {
-        database: local::current_database(),
         own_port: u16::try_from(crate::settings::own_port()).unwrap_or_default(),
         answers: if others.is_empty() { BTreeMap::new() } else { question(others, deadline)? },
         own,

@@ -49,7 +49,7 @@ WITH types AS MATERIALIZED (
     AND c.relpersistence OPERATOR(pg_catalog.<>) 't'
 ), columns AS (
   SELECT v.attrelid, pg_catalog.json_agg(pg_catalog.json_build_object(
-    'name', v.attname, 'kind', v.typname, 'dimensions', v.dimensions,
+    'name', v.attname, 'quoted', pg_catalog.quote_ident(v.attname), 'kind', v.typname, 'dimensions', v.dimensions,
     'null_fraction', (SELECT s.stanullfrac FROM pg_catalog.pg_statistic s
                       WHERE s.starelid OPERATOR(pg_catalog.=) v.attrelid
                         AND s.staattnum OPERATOR(pg_catalog.=) v.attnum AND NOT s.stainherit))
@@ -58,7 +58,8 @@ WITH types AS MATERIALIZED (
   GROUP BY v.attrelid
 ), indexes AS (
   SELECT i.indrelid, pg_catalog.json_agg(pg_catalog.json_build_object(
-    'oid', i.indexrelid::pg_catalog.int8, 'name', c.relname, 'method', i.amname,
+    'oid', i.indexrelid::pg_catalog.int8, 'name', c.relname,
+    'quoted', pg_catalog.quote_ident(c.relname), 'method', i.amname,
     'partitioned', c.relkind OPERATOR(pg_catalog.=) 'I',
     'valid', i.indisvalid, 'ready', i.indisready, 'partial', i.partial,
     -- How its definition begins: names may hold anything, so what follows is found by this.
@@ -112,9 +113,11 @@ SELECT pg_catalog.json_build_object(
   'relations', (
     SELECT COALESCE(pg_catalog.json_agg(pg_catalog.json_build_object(
       'oid', r.oid::pg_catalog.int8, 'schema', r.nspname, 'name', r.relname,
+      'quoted', pg_catalog.format('%I.%I', r.nspname, r.relname),
+      'quoted_schema', pg_catalog.quote_ident(r.nspname),
       'partitioned', r.relkind OPERATOR(pg_catalog.=) 'p',
       'parent', (
-        SELECT pg_catalog.json_build_array(pn.nspname, pc.relname)
+        SELECT pg_catalog.format('%I.%I', pn.nspname, pc.relname)
         FROM pg_catalog.pg_inherits h
         JOIN pg_catalog.pg_class pc ON pc.oid OPERATOR(pg_catalog.=) h.inhparent
          AND pc.relkind OPERATOR(pg_catalog.=) 'p'
@@ -156,6 +159,10 @@ SELECT pg_catalog.json_build_object(
     FROM pg_catalog.pg_stat_progress_vacuum p
     JOIN pg_catalog.pg_stat_activity a ON a.pid OPERATOR(pg_catalog.=) p.pid
     WHERE p.relid OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT r.oid FROM relations r))),
+  -- Where the vector extension lives, for remedies.
+  'vector_schema', (SELECT pg_catalog.quote_ident(n.nspname) FROM pg_catalog.pg_extension e
+    JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) e.extnamespace
+    WHERE e.extname OPERATOR(pg_catalog.=) 'vector'),
   'slots', (
     SELECT COALESCE(pg_catalog.json_agg(pg_catalog.json_build_object(
       'name', s.slot_name, 'active', s.active,

@@ -1,0 +1,95 @@
+//! Owns the checks of ivfflat's lists: whether they were trained on these rows, and how many there are.
+//! Must not read them: what the build has written is told by the metapage's evidence.
+
+use super::indexes::rebuild;
+use super::nodes::rounded;
+use super::shape::is_everywhere;
+use super::upkeep::of_table;
+use crate::decide::vector::finding::{Evidence, Finding, Remedy, Status, Subject};
+use crate::decide::vector::fleet::Fleet;
+use crate::decide::vector::model::{Index, Metapage};
+use crate::decide::vector::sizes::{LISTS, advised_lists};
+
+/// Rows that came after the training, as growth of the lists.
+const GROWN: f64 = 2.0;
+/// How far the number of lists may be from what is advised.
+const OFF: f64 = 4.0;
+
+/// How many times as large as its build has left them the lists are, and whether the build had next
+/// to nothing to train on: not one list then filled its first page.
+fn growth(index: &Index) -> Option<(f64, bool)> {
+    let Some(Metapage::Ivfflat { lists, built_pages: Some(built), head_pages: Some(head), .. }) =
+        index.meta
+    else {
+        return None;
+    };
+    let now = index.pages?.saturating_sub(head) as f64;
+    let ratio = now / built as f64;
+    (index.valid && ratio > GROWN).then_some((ratio, built <= u64::from(lists)))
+}
+
+pub fn training(fleet: &Fleet<'_>) -> Vec<Finding> {
+    fleet
+        .indexes()
+        .filter_map(|(table, placement, relation, placed, index)| {
+            let (ratio, untrained) = growth(index)?;
+            let everywhere = is_everywhere(table, placed, |index| growth(index).is_some());
+            Some(Finding {
+                status: if untrained { Status::Red } else { Status::Yellow },
+                subject: fleet.subject_of(table, placement, placed.shell),
+                symptom: format!(
+                    "the lists of {} on {} have {ratio:.1} times the pages of their training{}",
+                    index.quoted,
+                    fleet.node(placement).address,
+                    if untrained { ", which had no or very few rows" } else { "" }
+                ),
+                evidence: Evidence::estimated("pages per page at the build", rounded(ratio), GROWN),
+                remedy: Some(rebuild(
+                    fleet,
+                    table,
+                    placement,
+                    relation,
+                    placed.shell,
+                    index,
+                    everywhere,
+                )),
+            })
+        })
+        .collect()
+}
+
+/// One number of lists serves all shards of a table, so their mean decides.
+pub fn number(fleet: &Fleet<'_>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for table in &fleet.tables {
+        let rows: Vec<f64> =
+            table.placements.iter().filter_map(|p| Some(p.relation?.rows())).collect();
+        let mean = rows.iter().sum::<f64>() / rows.len().max(1) as f64;
+        if mean < fleet.thresholds.index_min_rows {
+            continue;
+        }
+        let advised = advised_lists(mean);
+        let shells = table.shell.indexes.iter().filter(|i| i.method == "ivfflat" && !i.partial);
+        for shell in shells {
+            let lists = f64::from(shell.option("lists", LISTS));
+            if (lists / advised).max(advised / lists) <= OFF {
+                continue;
+            }
+            let index = format!("{}.{}", table.shell.quoted_schema, shell.quoted);
+            findings.push(Finding {
+                status: Status::Yellow,
+                subject: Subject { index: Some(shell.quoted.clone()), ..of_table(table) },
+                symptom: format!(
+                    "index {index} has {lists} lists for {} rows a shard",
+                    mean.round()
+                ),
+                evidence: Evidence::estimated("lists", lists, advised),
+                remedy: Some(
+                    Remedy::on_coordinator(format!("ALTER INDEX {index} SET (lists = {advised})"))
+                        .then(format!("REINDEX INDEX CONCURRENTLY {index}")),
+                ),
+            });
+        }
+    }
+    findings
+}
