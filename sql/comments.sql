@@ -32,7 +32,7 @@ COMMENT ON TABLE fleet.removed IS 'Servers that fleet.remove_worker() has taken 
 COMMENT ON COLUMN fleet.removed.system_identifier IS 'Identity of its data directory';
 COMMENT ON COLUMN fleet.removed.nodename IS 'The name it was registered under';
 COMMENT ON COLUMN fleet.removed.nodeport IS 'Its port';
-COMMENT ON COLUMN fleet.removed.address IS 'Where it answered when it was removed';
+COMMENT ON COLUMN fleet.removed.address IS 'Where it answered when it was removed; NULL where it did not';
 COMMENT ON COLUMN fleet.removed.relations IS 'What Citus leaves on a removed server: shards of reference tables, and shards that it had not dropped yet';
 COMMENT ON COLUMN fleet.removed.removed_at IS 'When it was removed';
 COMMENT ON COLUMN fleet.removed.removed_by IS 'Who removed it';

@@ -5,6 +5,7 @@ use crate::decide::model::ProbeFailure;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use pgrx::spi::SpiError;
+use std::time::Duration;
 use thiserror::Error;
 
 #[derive(Debug, Error)]
@@ -39,8 +40,14 @@ pub enum Error {
     NotInOrder { node: String, state: String, reason: String },
     #[error("{0} cannot be drained: no other node takes shards")]
     NowhereToGo(String),
-    #[error("{node} holds the only copy of shards")]
+    #[error("{node} still holds shards")]
     HoldsData { node: String, held: String },
+    #[error("something of an interrupted shard move is left on {0}")]
+    HoldsRemains(String),
+    #[error("a background job of Citus is running")]
+    JobRunning,
+    #[error("the worker could not be taken out within {} s", .0.as_secs())]
+    StillUsed(Duration),
     #[error("no server that was removed is known as {0}")]
     NotRemoved(String),
     #[error("{0} has not been cleaned yet")]
@@ -70,12 +77,14 @@ impl Error {
             | Self::NotInOrder { .. }
             | Self::NowhereToGo(_)
             | Self::HoldsData { .. }
+            | Self::HoldsRemains(_)
             | Self::NotClean(_)
             | Self::NotCoordinator { .. } => {
                 PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
             }
             Self::NoSuchWorker(_) | Self::NotRemoved(_) => PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
-            Self::BeingRemoved(_) => PgSqlErrorCode::ERRCODE_OBJECT_IN_USE,
+            Self::BeingRemoved(_) | Self::JobRunning => PgSqlErrorCode::ERRCODE_OBJECT_IN_USE,
+            Self::StillUsed(_) => PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE,
             Self::NoSuchView(_) => PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
             Self::NoAnswer { .. } => PgSqlErrorCode::ERRCODE_QUERY_CANCELED,
             Self::PassFailed(_) | Self::Internal(_) => PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
@@ -118,12 +127,19 @@ impl Error {
                 "Wait for that session, or end it: a call goes on where the last one ended."
             }
             Self::NotInOrder { .. } => {
-                "Bring it back first. With drain => false it is removed where other nodes have a copy of all it holds."
+                "Bring it back first. With drain => false it is removed as it is, where it holds no shards."
             }
             Self::NowhereToGo(_) => {
                 "Register another worker, or let a node take shards: SELECT citus_set_node_property('<name>', <port>, 'shouldhaveshards', true);"
             }
             Self::HoldsData { .. } => "Move the shards away (drain => true), or drop the tables.",
+            Self::HoldsRemains(_) => "CALL citus_cleanup_orphaned_resources(); and call again.",
+            Self::JobRunning => {
+                "It may be moving shards to the worker. SELECT citus_job_wait(<job_id>); or SELECT citus_rebalance_stop();"
+            }
+            Self::StillUsed(_) => {
+                "Clients that are connected to it, or another change of the cluster, hold locks: end them, and call again. Nothing has been removed."
+            }
             Self::NotRemoved(_) => {
                 "SELECT nodename, nodeport, removed_at FROM fleet.removed; lists them."
             }

@@ -3,26 +3,24 @@
 //! way if the server ever joined again.
 //! Must not drop anything unless the server is that one and in no cluster, in the same transaction.
 
+use crate::decide::model::Change;
 use crate::error::Error;
 use crate::observe::credentials::Credentials;
 use crate::observe::login::Login;
 use pgrx::prelude::*;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 /// How long the other server may take in all.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// `relations` are quoted and qualified, as `apply::removal` has recorded them.
-pub async fn drop_relations(
-    credentials: &Credentials,
-    (nodename, endpoint): (&str, SocketAddr),
-    system_identifier: i64,
-    relations: &[String],
-) -> Result<(), Error> {
+/// Makes a `Change::Clean`; gives back the system identifier of the server that is clean now.
+pub async fn drop_relations(credentials: &Credentials, change: &Change) -> Result<i64, Error> {
+    let Change::Clean { nodename, endpoint, system_identifier, relations } = change else {
+        return Err(Error::Internal("not a change of another server".into()));
+    };
     let dropping = async {
         let parameters =
-            credentials.parameters(nodename, endpoint, None).map_err(Error::Internal)?;
+            credentials.parameters(nodename, *endpoint, None).map_err(Error::Internal)?;
         let mut login = Login::connect(&parameters).await?;
         login.command("BEGIN").await?;
         login.command("SET LOCAL lock_timeout = '2s'").await?;
@@ -44,7 +42,10 @@ pub async fn drop_relations(
         if !relations.is_empty() {
             login.command(&format!("DROP TABLE IF EXISTS {}", relations.join(", "))).await?;
         }
-        Ok(login.command("COMMIT").await?)
+        // With rows there, the next schema that is created would make the server a coordinator.
+        login.command("DELETE FROM pg_catalog.pg_dist_schema").await?;
+        login.command("COMMIT").await?;
+        Ok(*system_identifier)
     };
     tokio::time::timeout(DEADLINE, dropping)
         .await

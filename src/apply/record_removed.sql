@@ -1,5 +1,5 @@
--- Records a worker that is about to be removed, and what Citus will leave on it: copies that other
--- nodes have too, and shards that it has moved away and not dropped yet.
+-- Records a worker that is about to be removed, and what Citus will leave on it: copies of
+-- reference tables, and shards that it has moved away and not dropped yet.
 -- $1: nodeid; $2: groupid; $3: nodename; $4: nodeport; $5: whether its server answers as itself.
 WITH placements AS (
   SELECT
@@ -19,15 +19,19 @@ WITH placements AS (
     AND d.object_type OPERATOR(pg_catalog.=) 1
 ), leftovers AS (
   SELECT ARRAY(SELECT p.name FROM placements p ORDER BY p.name) AS relations
+), recorded AS (
+  INSERT INTO fleet.removed (system_identifier, nodename, nodeport, address, relations)
+  SELECT i.system_identifier, $3, $4,
+    -- The controller cleans it there; one that does not answer is not waited for.
+    CASE WHEN $5 THEN
+      (SELECT w.address FROM fleet.workers w WHERE w.nodeid OPERATOR(pg_catalog.=) $1) END,
+    l.relations
+  FROM fleet.identities i, leftovers l
+  WHERE i.nodeid OPERATOR(pg_catalog.=) $1
+  ON CONFLICT (system_identifier) DO UPDATE
+  SET nodename = EXCLUDED.nodename, nodeport = EXCLUDED.nodeport, address = EXCLUDED.address,
+      relations = EXCLUDED.relations, removed_at = EXCLUDED.removed_at, removed_by = EXCLUDED.removed_by,
+      cleaned_at = NULL
+  RETURNING true AS is_recorded
 )
-INSERT INTO fleet.removed (system_identifier, nodename, nodeport, address, relations, cleaned_at)
-SELECT i.system_identifier, $3, $4,
-  (SELECT w.address FROM fleet.workers w WHERE w.nodeid OPERATOR(pg_catalog.=) $1),
-  l.relations,
-  CASE WHEN $5 AND pg_catalog.cardinality(l.relations) OPERATOR(pg_catalog.=) 0 THEN pg_catalog.now() END
-FROM fleet.identities i, leftovers l
-WHERE i.nodeid OPERATOR(pg_catalog.=) $1
-ON CONFLICT (system_identifier) DO UPDATE
-SET nodename = EXCLUDED.nodename, nodeport = EXCLUDED.nodeport, address = EXCLUDED.address,
-    relations = EXCLUDED.relations, removed_at = EXCLUDED.removed_at, removed_by = EXCLUDED.removed_by,
-    cleaned_at = EXCLUDED.cleaned_at
+SELECT pg_catalog.bool_or(r.is_recorded) FROM recorded r

@@ -1,12 +1,17 @@
 //! Owns taking a worker out of the cluster, step by step, in the session of the operator who asked
 //! for it: `sql_api::removal` puts the steps together.
-//! Must not take anything out whose only copy is there: Citus refuses that too, at the last step.
+//! Must not take anything out that still holds a shard, nor wait without a deadline for what others
+//! hold a lock on meanwhile.
 
 use crate::error::Error;
 use crate::observe::citus_nodes::read_one;
+use crate::worker::signals::StatementDeadline;
+use pgrx::PgTryBuilder;
 use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
 use serde::Deserialize;
+use std::panic::AssertUnwindSafe;
+use std::time::{Duration, Instant};
 
 /// A worker's row of `pg_dist_node`.
 #[derive(Debug, Deserialize)]
@@ -15,6 +20,8 @@ pub struct Node {
     pub groupid: i32,
     /// Another active node takes shards.
     pub has_elsewhere: bool,
+    /// A background job of Citus has not ended: it may be moving shards to the node.
+    pub is_job_running: bool,
 }
 
 /// Shards of one table.
@@ -31,7 +38,11 @@ pub fn find(nodename: &str, nodeport: i32) -> Result<Option<Node>, Error> {
            'has_elsewhere', EXISTS (
              SELECT FROM pg_catalog.pg_dist_node o
              WHERE o.groupid OPERATOR(pg_catalog.<>) d.groupid AND o.shouldhaveshards AND o.isactive
-               AND o.noderole::pg_catalog.text OPERATOR(pg_catalog.=) 'primary'))::pg_catalog.text
+               AND o.noderole::pg_catalog.text OPERATOR(pg_catalog.=) 'primary'),
+           'is_job_running', EXISTS (
+             SELECT FROM pg_catalog.pg_dist_background_job j
+             WHERE j.state::pg_catalog.text
+                   OPERATOR(pg_catalog.=) ANY ('{scheduled,running,cancelling,failing}')))::pg_catalog.text
          FROM pg_catalog.pg_dist_node d
          WHERE d.nodename OPERATOR(pg_catalog.=) $1 AND d.nodeport OPERATOR(pg_catalog.=) $2
            AND d.groupid OPERATOR(pg_catalog.<>) 0
@@ -41,24 +52,34 @@ pub fn find(nodename: &str, nodeport: i32) -> Result<Option<Node>, Error> {
     Ok(node.map(|node| serde_json::from_str(&node)).transpose()?)
 }
 
-/// What no other active node has a copy of.
-pub fn held_alone(groupid: i32) -> Result<Vec<Held>, Error> {
+/// What a node holds, apart from reference tables, which every node has.
+///
+/// Copies of shards that other nodes have too count: `citus_remove_node` deletes their placements by
+/// placement id, and after a move the workers know them by other ids than the coordinator (Citus
+/// 13.2: queries on the workers then fail with "there is a shard placement in node group …").
+pub fn held(groupid: i32) -> Result<Vec<Held>, Error> {
     let held: Option<String> = look_up(
         "SELECT pg_catalog.json_agg(h)::pg_catalog.text FROM (
            SELECT s.logicalrelid::pg_catalog.text AS \"table\", pg_catalog.count(*) AS shards
            FROM pg_catalog.pg_dist_placement p
            JOIN pg_catalog.pg_dist_shard s ON s.shardid OPERATOR(pg_catalog.=) p.shardid
-           WHERE p.groupid OPERATOR(pg_catalog.=) $1 AND NOT EXISTS (
-             SELECT FROM pg_catalog.pg_dist_placement o
-             JOIN pg_catalog.pg_dist_node d ON d.groupid OPERATOR(pg_catalog.=) o.groupid
-             WHERE o.shardid OPERATOR(pg_catalog.=) p.shardid
-               AND o.groupid OPERATOR(pg_catalog.<>) p.groupid
-               AND o.shardstate OPERATOR(pg_catalog.=) 1 AND d.isactive
-               AND d.noderole::pg_catalog.text OPERATOR(pg_catalog.=) 'primary')
+           JOIN pg_catalog.pg_dist_partition t ON t.logicalrelid OPERATOR(pg_catalog.=) s.logicalrelid
+           WHERE p.groupid OPERATOR(pg_catalog.=) $1 AND t.repmodel OPERATOR(pg_catalog.<>) 't'
            GROUP BY s.logicalrelid ORDER BY 1) h",
         &[groupid.into()],
     )?;
     held.map_or(Ok(Vec::new()), |held| Ok(serde_json::from_str(&held)?))
+}
+
+/// Whether something of an interrupted move is left on the node that is not a table: a replication
+/// slot, a publication, a subscription, a role. Citus cleans that up only while it has the node.
+pub fn has_remains(groupid: i32) -> Result<bool, Error> {
+    let any: Option<bool> = look_up(
+        "SELECT EXISTS (SELECT FROM pg_catalog.pg_dist_cleanup c
+           WHERE c.node_group_id OPERATOR(pg_catalog.=) $1 AND c.object_type OPERATOR(pg_catalog.<>) 1)",
+        &[groupid.into()],
+    )?;
+    Ok(any == Some(true))
 }
 
 /// Moves every shard away. Citus commits each move on its own, and the first thing it does is to
@@ -71,47 +92,97 @@ pub fn drain(nodename: &str, nodeport: i32, shard_transfer_mode: &str) -> Result
     .map(drop)
 }
 
-/// Takes the node out of the metadata and records it as removed, in the caller's transaction. Its
-/// own metadata is taken away only where `answers`: the server at its address is known to be it.
-pub fn remove(node: &Node, nodename: &str, nodeport: i32, answers: bool) -> Result<(), Error> {
-    Spi::run_with_args(
+/// How long the node, and whoever holds locks there, may keep everybody waiting: the lock on
+/// `pg_dist_node` is held meanwhile.
+const DEADLINE: Duration = Duration::from_secs(15);
+
+/// Takes the node out of the metadata and records it as removed, in the caller's transaction; false
+/// where its identity was never known, so that nothing could be recorded. Its own metadata is taken
+/// away only where `answers`: the server at its address is known to be it.
+///
+/// Errors: 55000 once the fleet is paused; 42704 when the node is gone; 55P03 after the deadline.
+pub fn remove(node: &Node, answers: bool) -> Result<bool, Error> {
+    let started = Instant::now();
+    PgTryBuilder::new(AssertUnwindSafe(|| {
+        let _deadline = StatementDeadline::start(DEADLINE);
+        take_out(node, answers)
+    }))
+    .catch_when(PgSqlErrorCode::ERRCODE_QUERY_CANCELED, |cause| {
+        if started.elapsed() >= DEADLINE {
+            Err(Error::StillUsed(DEADLINE))
+        } else {
+            cause.rethrow()
+        }
+    })
+    .execute()
+}
+
+fn take_out(node: &Node, answers: bool) -> Result<bool, Error> {
+    // fleet.pause() waits for this transaction from here on.
+    let paused: Option<bool> = Spi::get_one("SELECT c.paused FROM fleet.control c FOR SHARE")?;
+    if paused == Some(true) {
+        return Err(Error::Paused);
+    }
+    // The node may have moved since it was looked up: nobody moves it now.
+    Spi::run("LOCK TABLE pg_catalog.pg_dist_node IN EXCLUSIVE MODE")?;
+    let (nodename, nodeport) = Spi::get_two_with_args::<String, i32>(
+        "SELECT pg_catalog.min(d.nodename), pg_catalog.min(d.nodeport) FROM pg_catalog.pg_dist_node d
+         WHERE d.nodeid OPERATOR(pg_catalog.=) $1",
+        &[node.nodeid.into()],
+    )?;
+    let nodename =
+        nodename.ok_or_else(|| Error::NoSuchWorker(format!("with nodeid {}", node.nodeid)))?;
+    let is_recorded: Option<bool> = Spi::get_one_with_args(
         include_str!("record_removed.sql"),
         &[
             node.nodeid.into(),
             node.groupid.into(),
-            nodename.into(),
+            nodename.as_str().into(),
             nodeport.into(),
             answers.into(),
         ],
     )?;
+    // Citus would never look at these again, and refuse to move the shards that they name for ever.
+    Spi::run_with_args(
+        "DELETE FROM pg_catalog.pg_dist_cleanup c WHERE c.node_group_id OPERATOR(pg_catalog.=) $1",
+        &[node.groupid.into()],
+    )?;
     Spi::run_with_args(
         "SELECT pg_catalog.stop_metadata_sync_to_node($1, $2, $3)",
-        &[nodename.into(), nodeport.into(), answers.into()],
+        &[nodename.as_str().into(), nodeport.into(), answers.into()],
     )?;
-    Ok(Spi::run_with_args(
+    Spi::run_with_args(
         "SELECT pg_catalog.citus_remove_node($1, $2)",
-        &[nodename.into(), nodeport.into()],
-    )?)
+        &[nodename.as_str().into(), nodeport.into()],
+    )?;
+    Ok(is_recorded == Some(true))
 }
 
-/// Lets a removed server join again; none where there is no such server, false while it is not clean.
+/// Lets a removed server join again: the one that was removed last under that name, or that
+/// `fleet.workers` shows with it. None where there is no such server, false while it is to be cleaned.
 pub fn enroll(nodename: &str, nodeport: i32) -> Result<Option<bool>, Error> {
-    let is_meant =
-        "((r.nodename OPERATOR(pg_catalog.=) $1 AND r.nodeport OPERATOR(pg_catalog.=) $2)
-        OR r.system_identifier OPERATOR(pg_catalog.=) ANY (
-          SELECT w.system_identifier FROM fleet.workers w
-          WHERE w.nodename OPERATOR(pg_catalog.=) $1 AND w.nodeport OPERATOR(pg_catalog.=) $2))";
-    let arguments = [nodename.into(), nodeport.into()];
-    let is_clean: Option<bool> = look_up(
-        &format!(
-            "SELECT pg_catalog.bool_and(r.cleaned_at IS NOT NULL) FROM fleet.removed r WHERE {is_meant}"
-        ),
-        &arguments,
+    let removed: Option<i64> = read_one(
+        "SELECT r.system_identifier FROM fleet.removed r
+         WHERE (r.nodename OPERATOR(pg_catalog.=) $1 AND r.nodeport OPERATOR(pg_catalog.=) $2)
+           OR r.system_identifier OPERATOR(pg_catalog.=) ANY (
+             SELECT w.system_identifier FROM fleet.workers w
+             WHERE w.nodename OPERATOR(pg_catalog.=) $1 AND w.nodeport OPERATOR(pg_catalog.=) $2)
+         ORDER BY r.removed_at DESC LIMIT 1",
+        &[nodename.into(), nodeport.into()],
     )?;
-    if is_clean == Some(true) {
-        Spi::run_with_args(&format!("DELETE FROM fleet.removed r WHERE {is_meant}"), &arguments)?;
-    }
-    Ok(is_clean)
+    let Some(system_identifier) = removed else {
+        return Ok(None);
+    };
+    // One that did not answer when it was removed still takes itself for a worker: preflight refuses it.
+    let is_let_in: Option<i64> = Spi::get_one_with_args(
+        "WITH gone AS (
+           DELETE FROM fleet.removed r
+           WHERE r.system_identifier OPERATOR(pg_catalog.=) $1 AND (r.cleaned_at IS NOT NULL OR r.address IS NULL)
+           RETURNING r.system_identifier)
+         SELECT pg_catalog.max(g.system_identifier) FROM gone g",
+        &[system_identifier.into()],
+    )?;
+    Ok(Some(is_let_in.is_some()))
 }
 
 /// The first column of the first row, as everybody sees it now: draining takes long, and what it

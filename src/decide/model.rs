@@ -186,11 +186,19 @@ pub struct Removed {
     pub system_identifier: i64,
     pub nodename: String,
     pub nodeport: u16,
-    /// Where it answered when it was removed.
+    /// Where it answered when it was removed; none where it did not.
     pub address: Option<IpAddr>,
     /// What Citus has left on it and the controller is to drop, quoted and qualified.
     pub relations: Vec<String>,
     pub is_clean: bool,
+}
+
+impl Removed {
+    /// Where to look for it, whatever the sources say, until it is clean.
+    pub fn endpoint_to_clean(&self) -> Option<SocketAddr> {
+        let address = self.address.filter(|_| !self.is_clean)?;
+        Some(SocketAddr::new(address, self.nodeport))
+    }
 }
 
 /// What `fleet.identities` keeps of a registered worker.

@@ -144,8 +144,7 @@ pub mod fleet {
         set_paused("fleet.pause()", true).unwrap_or_else(|error: Error| error.raise());
     }
 
-    /// Moves all shards of a worker to the others, verifies that it holds the only copy of nothing,
-    /// and removes it from the cluster and its metadata from it; the controller then drops what
+    /// Moves all shards of a worker to the others, verifies that it holds none, and removes it from the cluster and its metadata from it; the controller then drops what
     /// Citus has left on it. The server stays out until `fleet.enroll_worker()`.
     ///
     /// It may be cancelled or killed at any moment: every shard move is committed by itself, and a
@@ -153,9 +152,12 @@ pub mod fleet {
     /// as `removing`, with the number of its shards. A ROLLBACK of the caller undoes the removal,
     /// not the moves. `shard_transfer_mode` is that of `citus_drain_node`.
     ///
-    /// Errors: 42704 where there is no such worker; 55006 while another session removes it; 55000
-    /// where it does not answer as itself, where its shards have nowhere to go, or where it holds
-    /// the only copy of something (named in the DETAIL); what Citus raises.
+    /// Without `drain`, a worker that holds no shards is removed as it is, also when it is dead.
+    ///
+    /// Errors: 42704 where there is no such worker; 55006 while another session removes it or a
+    /// background job of Citus runs; 55000 where it does not answer as itself, where its shards have
+    /// nowhere to go, or where it still holds some (named in the DETAIL); 55P03 when clients on the
+    /// worker hold it up; what Citus raises.
     #[pg_extern(volatile, parallel_unsafe)]
     pub fn remove_worker(
         nodename: &str,

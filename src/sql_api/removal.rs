@@ -15,30 +15,43 @@ pub fn remove(nodename: &str, nodeport: i32, transfer: Option<&str>) -> Result<(
         return Err(Error::BeingRemoved(name));
     }
     require_not_paused()?;
-    let mut standing = look(node.nodeid)?;
-    if let Some(mode) = transfer
-        && !removal::held_alone(node.groupid)?.is_empty()
-    {
-        if !standing.is_itself {
-            let Standing { state, reason, .. } = standing;
-            return Err(Error::NotInOrder { node: name, state, reason });
-        }
-        if !node.has_elsewhere {
-            return Err(Error::NowhereToGo(name));
-        }
-        notice!("moving the shards of {name} to the other nodes");
-        removal::drain(nodename, nodeport, mode)?;
-        // It may have taken hours.
-        standing = look(node.nodeid)?;
+    if node.is_job_running {
+        return Err(Error::JobRunning);
     }
-    let held = removal::held_alone(node.groupid)?;
+    let mut standing = look(node.nodeid)?;
+    if let Some(mode) = transfer {
+        standing.require_itself(&name)?;
+        if !removal::held(node.groupid)?.is_empty() {
+            if !node.has_elsewhere {
+                return Err(Error::NowhereToGo(name));
+            }
+            notice!("moving the shards of {name} to the other nodes");
+            removal::drain(nodename, nodeport, mode)?;
+            // It may have taken hours.
+            standing = look(node.nodeid)?;
+            standing.require_itself(&name)?;
+        }
+    }
+    let held = removal::held(node.groupid)?;
     if !held.is_empty() {
         return Err(Error::HoldsData { node: name, held: list(&held) });
     }
-    require_not_paused()?;
-    removal::remove(&node, nodename, nodeport, standing.is_itself)?;
+    if standing.is_itself && removal::has_remains(node.groupid)? {
+        return Err(Error::HoldsRemains(name));
+    }
+    let is_recorded = removal::remove(&node, standing.is_itself)?;
     super::wake_controller_after_commit();
-    notice!("{name} is removed; SELECT fleet.enroll_worker(…) lets it join again");
+    match (is_recorded, standing.is_itself) {
+        (true, true) => {
+            notice!("{name} is removed; SELECT fleet.enroll_worker(…) lets it join again")
+        }
+        (true, false) => notice!(
+            "{name} is removed; it could not be told, so its data directory has to be emptied before the host is used again"
+        ),
+        (false, _) => {
+            notice!("{name} is removed; who it was is not known, so nothing keeps it out")
+        }
+    }
     Ok(())
 }
 
@@ -63,6 +76,16 @@ struct Standing {
     reason: String,
     /// The server at its address is known to be this worker.
     is_itself: bool,
+}
+
+impl Standing {
+    fn require_itself(&self, name: &str) -> Result<(), Error> {
+        if self.is_itself {
+            return Ok(());
+        }
+        let (state, reason) = (self.state.clone(), self.reason.clone());
+        Err(Error::NotInOrder { node: name.to_owned(), state, reason })
+    }
 }
 
 /// Has the controller look again, without changing anything.

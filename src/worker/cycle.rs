@@ -15,6 +15,7 @@ use crate::observe::citus_nodes as catalogs;
 use crate::observe::network::Network;
 use crate::observe::probe::{Questions, Target};
 use crate::settings::Settings;
+use futures_util::future::join_all;
 use pgrx::log;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -40,11 +41,8 @@ pub fn run(
     }
     let wanted = decide(memory, request, &settings, &coordinator);
     let is_rehearsal = request.is_some_and(|request| request.dry_run);
-    let outcomes = if is_rehearsal {
-        Vec::new()
-    } else {
-        carry_out(network, &questions, wanted.changes.clone())
-    };
+    let outcomes =
+        if is_rehearsal { Vec::new() } else { carry_out(network, &questions, &wanted.changes) };
     let (coordinator, plan) = review(memory, request, &settings, coordinator, &wanted, &outcomes)?;
 
     memory.cycles += 1;
@@ -93,6 +91,14 @@ fn observe(
                     Target { endpoint, name: row.nodename.clone(), nodeid: Some(row.nodeid) };
                 network.start(questions, settings.nameserver, target, None);
             }
+        }
+    }
+    for removed in &coordinator.removed {
+        if let Some(endpoint) = removed.endpoint_to_clean()
+            && (request.is_some() || memory.is_due(endpoint, interval))
+        {
+            let target = Target { endpoint, name: removed.nodename.clone(), nodeid: None };
+            network.start(questions, settings.nameserver, target, None);
         }
     }
     for candidate in &memory.candidates {
@@ -150,25 +156,24 @@ fn decide(
     plan(&observation, &settings.policy)
 }
 
-/// Makes the changes: those of Citus's metadata in transactions, those of other servers outside.
-fn carry_out(network: &Network, questions: &Questions, changes: Vec<Change>) -> Vec<Outcome> {
-    let (clean, changes): (Vec<_>, Vec<_>) =
-        changes.into_iter().partition(|change| matches!(change, Change::Clean { .. }));
-    let cleaned = clean.into_iter().filter_map(|change| {
-        let Change::Clean { nodename, endpoint, system_identifier, relations } = &change else {
-            return None;
-        };
-        let place = (nodename.as_str(), *endpoint);
-        let credentials = &questions.credentials;
-        let dropping = leftovers::drop_relations(credentials, place, *system_identifier, relations);
-        let result = network.perform(dropping)?;
+/// Makes the changes: first those of Citus's metadata, in transactions; then those of other servers,
+/// outside, all at the same time.
+fn carry_out(network: &Network, questions: &Questions, changes: &[Change]) -> Vec<Outcome> {
+    let (clean, changes): (Vec<Change>, Vec<Change>) =
+        changes.iter().cloned().partition(|change| matches!(change, Change::Clean { .. }));
+    let mut outcomes = apply::apply(&changes);
+    let dropping =
+        clean.iter().map(|change| leftovers::drop_relations(&questions.credentials, change));
+    let Some(results) = network.perform(join_all(dropping)) else {
+        return outcomes;
+    };
+    for (change, result) in clean.into_iter().zip(results) {
         let result = result
-            .and_then(|()| transaction(|| leftovers::set_clean(*system_identifier)))
+            .and_then(|system_identifier| transaction(|| leftovers::set_clean(system_identifier)))
             .map(|()| None);
-        Some(Outcome { change, result })
-    });
-    let cleaned: Vec<Outcome> = cleaned.collect();
-    apply::apply(&changes).into_iter().chain(cleaned).collect()
+        outcomes.push(Outcome { change, result });
+    }
+    outcomes
 }
 
 /// Takes in what became of the changes, and judges anew where there were any.
@@ -247,7 +252,7 @@ fn record(
 fn newcomers(memory: &Memory, coordinator: &Coordinator, plan: &Plan) -> Vec<(i32, Lineage)> {
     plan.workers
         .iter()
-        .filter(|worker| worker.state == State::Active)
+        .filter(|worker| matches!(worker.state, State::Active | State::Removing))
         .filter_map(|worker| {
             let nodeid = worker.nodeid?;
             let probe = memory.probes.get(&worker.endpoint?)?;

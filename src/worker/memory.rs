@@ -4,7 +4,8 @@
 
 use crate::decide::discovery::Discovery;
 use crate::decide::model::{
-    Candidate, Change, ChangeFailure, Coordinator, NodeRow, Now, Probe, State, Subject, Worker,
+    Candidate, Change, ChangeFailure, Coordinator, NodeRow, Now, Probe, Removed, State, Subject,
+    Worker,
 };
 use crate::decide::schedule::{self, Pace};
 use crate::error::Error;
@@ -103,7 +104,6 @@ impl Memory {
         self.discovery.learn(names.sources, settings.policy.max_workers);
         self.dns_errors += self.discovery.complaints.len() as u64;
         self.candidates = self.discovery.candidates();
-        self.candidates.extend(uncleaned(coordinator, &self.candidates));
         for row in coordinator.worker_rows() {
             let Some(addresses) = names.nodes.get(&row.nodeid) else {
                 continue;
@@ -118,6 +118,7 @@ impl Memory {
             .iter()
             .map(|candidate| candidate.endpoint)
             .chain(coordinator.worker_rows().flat_map(|row| self.endpoints(row)))
+            .chain(coordinator.removed.iter().filter_map(Removed::endpoint_to_clean))
             .collect();
         self.probes.retain(|endpoint, _| known.contains(endpoint));
         self.failures.retain(|subject, _| match subject {
@@ -286,14 +287,4 @@ impl Memory {
 
 fn leads_to(row: &NodeRow, addresses: &[IpAddr], endpoint: &SocketAddr) -> bool {
     row.nodeport == endpoint.port() && addresses.contains(&endpoint.ip())
-}
-
-/// Removed servers that are to be cleaned still, whether a source names them or not.
-fn uncleaned(coordinator: &Coordinator, candidates: &[Candidate]) -> Vec<Candidate> {
-    let removed = coordinator.removed.iter().filter(|removed| !removed.is_clean);
-    let endpoints = removed.filter_map(|r| Some(SocketAddr::new(r.address?, r.nodeport)));
-    endpoints
-        .filter(|endpoint| candidates.iter().all(|candidate| candidate.endpoint != *endpoint))
-        .map(|endpoint| Candidate { endpoint, given: None, source: "fleet.removed".into() })
-        .collect()
 }

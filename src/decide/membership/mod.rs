@@ -48,6 +48,7 @@ pub fn plan(seen: &Observation<'_>, policy: &Policy) -> Plan {
     for candidate in seen.candidates {
         planner.candidate(candidate);
     }
+    planner.removed_servers();
     planner.rebalance();
     planner.plan
 }
@@ -240,7 +241,12 @@ impl<'a> Planner<'a> {
             return judgement;
         }
         if let Some(removed) = self.removed(server) {
-            return Judgement::Verdict(self.keep_out(candidate, server, removed));
+            return Judgement::Verdict(self.keep_out(
+                self.nodename(candidate),
+                candidate.endpoint,
+                server,
+                removed,
+            ));
         }
         match preflight(server, self.seen.coordinator) {
             Some(verdict) => Judgement::Verdict(verdict),

@@ -9,6 +9,9 @@ use crate::decide::registered::Registered;
 /// How long no worker may have joined: the next one of a group that is starting is not far.
 const SETTLED_SECONDS: u64 = 10;
 
+/// What Citus refuses most of all is to move a table whose changes it cannot replicate.
+const REFUSED: &str = "Give every distributed table a primary key or a replica identity; or move the shards once by hand: SELECT citus_rebalance_start(shard_transfer_mode => 'block_writes');";
+
 impl Planner<'_> {
     pub(super) fn rebalance(&mut self) {
         for known in self.registered {
@@ -19,6 +22,7 @@ impl Planner<'_> {
                     format!(
                         "shards are being moved: {done} of {total} moves to or from it are done"
                     ),
+                    None,
                 );
             }
         }
@@ -32,9 +36,13 @@ impl Planner<'_> {
             return;
         }
         match self.not_now(&waiting) {
-            Some(why) => {
+            Some((why, remedy)) => {
                 for row in waiting {
-                    self.tell(row, format!("it holds no shards yet; the rebalancer waits: {why}"));
+                    self.tell(
+                        row,
+                        format!("it holds no shards yet; the rebalancer waits: {why}"),
+                        remedy.clone(),
+                    );
                 }
             }
             None => self.plan.changes.push(Change::Rebalance),
@@ -42,28 +50,30 @@ impl Planner<'_> {
     }
 
     /// Why moving shards has to wait.
-    fn not_now(&self, waiting: &[&NodeRow]) -> Option<String> {
+    fn not_now(&self, waiting: &[&NodeRow]) -> Option<(String, Option<String>)> {
         let coordinator = self.seen.coordinator;
         let builds_at = |known: &Registered<'_>| {
             known.server.is_some_and(|(_, server, _)| server.index_builds > 0)
         };
         let sick = |worker: &&Worker| worker.nodeid.is_some() && worker.state != State::Active;
+        let just = |why: String| Some((why, None));
         if let Some(withheld) = self.withheld(Subject::Shards) {
-            return withheld.reason;
+            let remedy = withheld.remedy.unwrap_or_else(|| REFUSED.to_owned());
+            return Some((withheld.reason.unwrap_or_default(), Some(remedy)));
         }
         if let Some(worker) = self.plan.workers.iter().find(sick) {
-            return Some(format!("{}:{} is {}", worker.nodename, worker.nodeport, worker.state));
+            return just(format!("{}:{} is {}", worker.nodename, worker.nodeport, worker.state));
         }
         if let Some(known) =
             self.registered.iter().find(|known| known.row.hasmetadata && !known.row.metadatasynced)
         {
-            return Some(format!("the metadata of {} is out of sync", known.row.nodename));
+            return just(format!("the metadata of {} is out of sync", known.row.nodename));
         }
         if coordinator.citus.as_ref().is_some_and(|citus| citus.is_job_running) {
-            return Some("another background job of Citus is running".into());
+            return just("another background job of Citus is running".into());
         }
         if coordinator.index_builds > 0 || self.registered.iter().any(builds_at) {
-            return Some("an index is being built".into());
+            return just("an index is being built".into());
         }
         let is_joining =
             self.plan.changes.iter().any(|change| matches!(change, Change::Register { .. }));
@@ -71,15 +81,18 @@ impl Planner<'_> {
             let identity = coordinator.identities.get(&row.nodeid);
             identity.is_none_or(|identity| identity.recorded_for < SETTLED_SECONDS)
         };
-        (is_joining || waiting.iter().any(is_new)).then(|| "workers have just joined".into())
+        (is_joining || waiting.iter().any(is_new))
+            .then(|| ("workers have just joined".into(), None))
     }
 
     /// Says something of a worker that is in order otherwise.
-    fn tell(&mut self, row: &NodeRow, what: String) {
+    fn tell(&mut self, row: &NodeRow, what: String, remedy: Option<String>) {
         let workers = &mut self.plan.workers;
         let worker = workers.iter_mut().find(|worker| worker.nodeid == Some(row.nodeid));
-        if let Some(worker) = worker.filter(|worker| worker.state == State::Active) {
-            worker.reason.get_or_insert(what);
+        let is_free =
+            |worker: &&mut Worker| worker.state == State::Active && worker.reason.is_none();
+        if let Some(worker) = worker.filter(is_free) {
+            (worker.reason, worker.remedy) = (Some(what), remedy);
         }
     }
 }

@@ -3,12 +3,17 @@
 //! Must not remove anything: only an operator does.
 
 use super::Planner;
-use crate::decide::model::{Candidate, Change, NodeRow, Removed, Server, State, Subject};
+use crate::decide::model::{Action, Change, NodeRow, Removed, Server, State, Subject, Worker};
 use crate::decide::registered::quoted;
 use crate::decide::verdict::Verdict;
+use std::net::SocketAddr;
 
 /// What an active worker that takes no shards is to be shown as.
 pub(super) fn seen_on(row: &NodeRow, verdict: Verdict) -> Verdict {
+    // Whoever was probed in the moment of its removal is empty already.
+    if row.is_being_removed && verdict.state == State::Blank {
+        return Verdict::without_remedy(State::Removing, "it has been removed just now");
+    }
     if verdict.state != State::Active || verdict.reason.is_some() {
         return verdict;
     }
@@ -40,46 +45,72 @@ impl<'a> Planner<'a> {
         removed.find(|removed| removed.system_identifier == server.system_identifier)
     }
 
+    /// Removed servers that are to be cleaned and that no source names any more.
+    pub(super) fn removed_servers(&mut self) {
+        for removed in &self.seen.coordinator.removed {
+            let Some(endpoint) = removed.endpoint_to_clean() else {
+                continue;
+            };
+            let is_listed = self.named.contains_key(&endpoint) || self.taken.contains(&endpoint);
+            // Whoever else answers there is nobody's business.
+            let it = self.server(endpoint).map(|(server, _)| server);
+            let it = it.filter(|server| server.system_identifier == removed.system_identifier);
+            let Some(server) = it.filter(|_| !is_listed) else {
+                continue;
+            };
+            let verdict = self.keep_out(removed.nodename.clone(), endpoint, server, removed);
+            self.plan.workers.push(Worker {
+                nodename: removed.nodename.clone(),
+                nodeport: removed.nodeport,
+                endpoint: Some(endpoint),
+                nodeid: None,
+                groupid: None,
+                source: None,
+                state: verdict.state,
+                action: Action::Refuse,
+                reason: verdict.reason,
+                remedy: verdict.remedy,
+            });
+        }
+    }
+
     /// A server that has been removed: it is cleaned once, and then nothing happens to it.
     pub(super) fn keep_out(
         &mut self,
-        candidate: &Candidate,
+        nodename: String,
+        endpoint: SocketAddr,
         server: &Server,
         removed: &Removed,
     ) -> Verdict {
         let node = format!("{}, {}", quoted(&removed.nodename), removed.nodeport);
         let enroll = format!("SELECT fleet.enroll_worker({node}); lets it join again.");
         let is_out = server.membership.as_ref().is_none_or(|m| m.group_id == 0 && m.nodes == 0);
-        if removed.is_clean {
-            return Verdict::new(State::Removed, "it was removed by fleet.remove_worker", enroll);
-        }
         if !is_out {
             return Verdict::new(
                 State::Removed,
-                "it was removed while it did not answer, and still takes itself for a worker of this cluster",
+                "it was removed, but still takes itself for a worker of this cluster: it could not be told",
                 "To use the host again, empty its data directory and run initdb: it joins as a new worker.",
             );
         }
-        let count = removed.relations.len();
-        let left = format!("it was removed; {count} relations that Citus has left there");
+        if removed.is_clean {
+            return Verdict::new(State::Removed, "it was removed by fleet.remove_worker", enroll);
+        }
+        let left = format!("it was removed; {} relations of Citus on it", removed.relations.len());
         if server.in_recovery {
+            let why = format!("{left} cannot be dropped while it is a standby");
             return Verdict::new(
                 State::Removed,
-                format!("{left} cannot be dropped on a standby"),
-                enroll,
+                why,
+                "Promote its primary, or remove the standby too.",
             );
         }
-        if let Some(withheld) = self.withheld(Subject::Endpoint(candidate.endpoint)) {
-            let why = withheld.reason.unwrap_or_default();
-            return Verdict {
-                state: State::Removed,
-                reason: Some(format!("{left} are to be dropped; {why}")),
-                remedy: withheld.remedy,
-            };
+        if let Some(withheld) = self.withheld(Subject::Endpoint(endpoint)) {
+            let why = format!("{left} wait; {}", withheld.reason.unwrap_or_default());
+            return Verdict { state: State::Removed, reason: Some(why), remedy: withheld.remedy };
         }
         self.plan.changes.push(Change::Clean {
-            nodename: self.nodename(candidate),
-            endpoint: candidate.endpoint,
+            nodename,
+            endpoint,
             system_identifier: removed.system_identifier,
             relations: removed.relations.clone(),
         });

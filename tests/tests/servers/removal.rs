@@ -6,7 +6,7 @@ use crate::suite::{Test, suite};
 use citus_fleet_tests::cluster::Plan;
 use citus_fleet_tests::fleet::SOON;
 use citus_fleet_tests::server::SqlError;
-use citus_fleet_tests::wait::throughout;
+use citus_fleet_tests::wait::{throughout, within};
 use citus_fleet_tests::writer::assert_exact;
 use citus_fleet_tests::{Cluster, Need, Server, Shutdown, Writer, run, until};
 use std::sync::Arc;
@@ -21,7 +21,11 @@ pub fn suite() -> Vec<Test> {
         a_removal_that_is_rolled_back_leaves_the_worker_in,
         a_removed_server_is_clean_and_stays_out_until_it_is_enrolled,
         a_removed_server_that_is_added_by_hand_is_in,
+        a_worker_that_was_added_and_removed_at_once_stays_out,
+        every_shard_can_move_again_after_a_removal,
         a_dead_worker_goes_and_does_not_come_back,
+        clients_of_the_worker_do_not_hold_up_the_cluster,
+        a_removal_and_a_rebalance_keep_out_of_each_others_way,
         what_would_be_lost_is_refused,
         one_session_at_a_time_and_none_while_paused,
         what_cannot_be_meant_is_refused,
@@ -269,18 +273,95 @@ fn a_dead_worker_goes_and_does_not_come_back() {
     distribute_items(&cluster);
     dead.stop(Shutdown::Immediate);
     wait_for_node_state(&cluster, &nodeid, "unreachable");
-    cluster.coordinator.session().run(&call(dead));
+    let error = cluster.coordinator.session().error(&call(dead));
+    assert_eq!(error.state, "55000", "it may not be drained: {error}");
+    let place = format!("'{}', {}", dead.address, dead.port);
+    cluster.coordinator.session().run(&format!("SELECT fleet.remove_worker({place}, false)"));
     dead.begin();
     let row = cluster.wait_for_state(dead.address, "removed");
-    assert!(row["reason"].contains("did not answer"), "{row:?}");
+    assert!(row["reason"].contains("still takes itself for a worker"), "{row:?}");
     assert!(row["remedy"].contains("initdb"), "{row:?}");
-    // It still believes to be a worker: what it has is not touched, and it is not let in.
-    let enroll = format!("SELECT fleet.enroll_worker('{}', {})", dead.address, dead.port);
-    assert_eq!(cluster.coordinator.error(&enroll).state, "55000");
+    // What it has is not touched, and it is not let in, whoever asks for it.
     cluster.wait_for_cycles(3);
     assert!(traces(dead).is_err());
+    cluster.coordinator.run(&format!("SELECT fleet.enroll_worker({place})"));
+    let row = cluster.wait_for_state(dead.address, "refused");
+    assert!(row["reason"].contains("worker of a Citus cluster already"), "{row:?}");
     assert_eq!(cluster.nodes().len(), 1);
     assert_exact(&cluster.coordinator, FIRST);
+}
+
+fn a_worker_that_was_added_and_removed_at_once_stays_out() {
+    let cluster = Plan::workers(1).unannounced().start();
+    let worker = &cluster.workers[0];
+    cluster.add_by_hand(worker);
+    cluster.coordinator.session().run(&call(worker));
+    cluster.announce_all();
+    cluster.wait_for_state(worker.address, "removed");
+    cluster.wait_for_cycles(3);
+    assert_eq!(cluster.nodes().len(), 0);
+}
+
+fn every_shard_can_move_again_after_a_removal() {
+    // Nothing of what was moved away is dropped before the removal.
+    let cluster = with_items(Plan::workers(3).set("citus.defer_shard_delete_interval", "-1"));
+    let leaving = &cluster.workers[2];
+    cluster.coordinator.session().run(&call(leaving));
+    assert_eq!(cluster.coordinator.value("SELECT count(*) FROM pg_dist_cleanup"), "0");
+    until("nothing is left on it", DRAINED, || traces(leaving));
+    let [one, other, _] = &cluster.workers[..] else { unreachable!() };
+    let shards = cluster
+        .coordinator
+        .rows("SELECT shardid, nodename FROM citus_shards WHERE table_name = 'items'::regclass");
+    assert_eq!(shards.len(), 6);
+    for shard in shards {
+        let (from, to) = match shard["nodename"] == one.address.to_string() {
+            true => (one, other),
+            false => (other, one),
+        };
+        cluster.coordinator.session().run(&format!(
+            "SELECT citus_move_shard_placement({}, '{}', {}, '{}', {}, 'block_writes')",
+            &shard["shardid"], from.address, from.port, to.address, to.port
+        ));
+    }
+    assert_exact(&cluster.coordinator, FIRST);
+}
+
+fn clients_of_the_worker_do_not_hold_up_the_cluster() {
+    let cluster = with_items(Plan::workers(2));
+    let leaving = &cluster.workers[1];
+    let nodeid = node_id(&cluster, leaving);
+    let mut client = leaving.session();
+    client.run("BEGIN; SELECT count(*) FROM items");
+    let (error, taken) = within("a removal that is held up", Duration::from_secs(60), || {
+        cluster.coordinator.session().error(&call(leaving))
+    });
+    assert_eq!(error.state, "55P03", "after {taken:?}: {error}");
+    wait_for_node_state(&cluster, &nodeid, "active");
+    assert_eq!(cluster.coordinator.value("SELECT count(*) FROM fleet.removed"), "0");
+    client.run("ROLLBACK");
+    cluster.coordinator.session().run(&call(leaving));
+    assert_gone(&cluster, &nodeid);
+    assert_exact(&cluster.coordinator, FIRST);
+}
+
+fn a_removal_and_a_rebalance_keep_out_of_each_others_way() {
+    let cluster = with_items(Plan::workers(2));
+    let leaving = &cluster.workers[1];
+    cluster.coordinator.run(
+        "INSERT INTO pg_dist_background_job (job_type, description) VALUES ('rebalance', 'of a test')",
+    );
+    let error = cluster.coordinator.session().error(&call(leaving));
+    assert_eq!(error.state, "55006", "{error}");
+    assert!(error.hint.contains("citus_job_wait"), "{error}");
+    cluster.coordinator.run("DELETE FROM pg_dist_background_job");
+    // And a fleet that is to be paused waits for a removal that has begun its last step.
+    let mut first = cluster.coordinator.session();
+    first.run(&format!("BEGIN; {}", call(leaving)));
+    let error =
+        cluster.coordinator.session().error("SET lock_timeout = '300ms'; SELECT fleet.pause()");
+    assert_eq!(error.state, "55P03", "{error}");
+    first.run("COMMIT");
 }
 
 fn what_would_be_lost_is_refused() {

@@ -73,6 +73,8 @@ fn it_waits_for_the_operator_and_after_a_failure() {
     let failure = failed.failures.values().next().cloned().unwrap();
     failed.failures.insert(Subject::Shards, failure);
     waits(&failed, "lock timeout");
+    let remedy = failed.plan().at("w3").remedy.clone().unwrap();
+    assert!(remedy.contains("replica identity") && remedy.contains("block_writes"), "{remedy}");
 }
 
 #[test]

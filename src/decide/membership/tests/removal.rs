@@ -68,12 +68,14 @@ fn a_removed_server_is_cleaned_and_never_registered() {
     };
     assert_eq!(plan.changes, [clean]);
     plan.at("10.0.0.9").is(State::Removed, &["1 relations", "being dropped"]);
+    assert_eq!(plan.at("10.0.0.9").source.as_deref(), Some("source of 10.0.0.9"));
     let worker = out(true, server(9)).gives(State::Removed, &["fleet.remove_worker"]);
     assert!(worker.remedy.unwrap().contains("fleet.enroll_worker('it''s', 5432)"));
 }
 
 #[test]
 fn nothing_is_dropped_from_a_member_a_standby_or_against_the_operators_will() {
+    out(true, member(9, 14)).gives(State::Removed, &["still takes itself for a worker"]);
     out(false, member(9, 14)).gives(State::Removed, &["still takes itself for a worker"]);
     let coordinator = Membership { group_id: 0, nodes: 3, distributed_tables: 0 };
     let other = Server { membership: Some(coordinator), ..server(9) };
@@ -81,6 +83,32 @@ fn nothing_is_dropped_from_a_member_a_standby_or_against_the_operators_will() {
     let standby = Server { in_recovery: true, ..server(9) };
     out(false, standby).gives(State::Removed, &["standby"]);
     out(false, server(9)).hold(Hold::Paused).gives(State::Removed, &["paused"]);
+}
+
+#[test]
+fn a_worker_that_was_probed_in_the_moment_of_its_removal_is_not_blank() {
+    let mut fleet = emptying(true, Some(0));
+    fleet = fleet.answer("10.0.0.2", server(2));
+    fleet.gives(State::Removing, &["just now"]);
+}
+
+#[test]
+fn a_removed_server_is_cleaned_also_when_no_source_names_it_and_nobody_else_is_touched() {
+    let unnamed = |server: Server| {
+        let mut fleet = fleet().answer("10.0.0.9", server);
+        fleet.coordinator.removed.push(removed(false));
+        fleet.plan()
+    };
+    let plan = unnamed(server(9));
+    assert_eq!(plan.changes.len(), 1);
+    let worker = plan.at("10.0.0.9");
+    worker.is(State::Removed, &["being dropped"]);
+    assert_eq!(worker.source, None);
+    let other = unnamed(server(8));
+    assert_eq!((other.changes.len(), other.workers.len()), (0, 0));
+    let mut silent = fleet().down("10.0.0.9");
+    silent.coordinator.removed.push(removed(false));
+    assert_eq!(silent.plan().workers, []);
 }
 
 #[test]
