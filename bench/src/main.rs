@@ -4,6 +4,7 @@
 mod crowd;
 mod effort;
 mod fleet;
+mod follow;
 mod machine;
 mod many;
 mod one;
@@ -32,6 +33,8 @@ struct Measurement {
 
 const CITUS: &[Need] = &[Need::Fleet, Need::Citus];
 
+const PATRONI: &[Need] = &[Need::Fleet, Need::Citus, Need::Patroni];
+
 const MEASUREMENTS: &[Measurement] = &[
     Measurement {
         name: "one",
@@ -53,6 +56,13 @@ const MEASUREMENTS: &[Measurement] = &[
         needs: CITUS,
         program: Some("psql"),
         measure: start::measure,
+    },
+    Measurement {
+        name: "follow",
+        what: "from \"the promoted server accepts connections\" to the updated row, against Patroni's Citus handler",
+        needs: PATRONI,
+        program: None,
+        measure: follow::measure,
     },
     Measurement {
         name: "steady",
