@@ -102,6 +102,8 @@ pub struct Probe {
     pub failing_since: Option<Duration>,
     /// The same, whatever the failures were.
     pub silent_since: Option<Duration>,
+    /// Since when it has been one of those of which a worker's next primary may be one.
+    pub sought_since: Option<Duration>,
     /// When it last succeeded, on the wall clock.
     pub last_seen_us: Option<i64>,
     /// The name to register the endpoint under; none where it is to be known by its address.
@@ -469,4 +471,6 @@ pub struct Plan {
     pub workers: Vec<Worker>,
     /// Endpoints whose newest answer is too old to act on.
     pub recheck: Vec<SocketAddr>,
+    /// Where the primary of a worker that has none at the moment may appear.
+    pub sought: Vec<SocketAddr>,
 }

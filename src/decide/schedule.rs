@@ -5,7 +5,7 @@ use super::model::Probe;
 use std::time::Duration;
 
 /// A server that keeps failing is tried again after an eighth of the time that it has been failing,
-/// so one that starts late costs an eighth more at the most.
+/// so one that starts late costs an eighth more at the most; and so is a standby whose primary fails.
 const PATIENCE: u32 = 8;
 const SHORTEST_RETRY: Duration = Duration::from_millis(300);
 /// However long a server has been failing, it is not left alone for longer than this, so that one
@@ -34,7 +34,7 @@ impl Pace {
     }
 
     fn wait(self, probe: &Probe) -> Duration {
-        match probe.failing_since {
+        match wanted_since(probe) {
             Some(since) => {
                 let longest = LONGEST_RETRY.max(self.at_rate(RETRIES_PER_SECOND));
                 (probe.at.saturating_sub(since) / PATIENCE).clamp(SHORTEST_RETRY, longest)
@@ -49,10 +49,10 @@ impl Pace {
         probe.at + self.wait(probe) * 4 / 5 <= now
     }
 
-    /// When a failing endpoint wants a cycle of its own; none where the regular one is soon enough,
+    /// When an endpoint that is waited for wants a cycle of its own; none where the regular one is soon enough,
     /// so that a thousand dead endpoints do not make every cycle a short one.
     fn hurry(self, probe: &Probe) -> Option<Duration> {
-        probe.failing_since?;
+        wanted_since(probe)?;
         let wait = self.wait(probe);
         (wait < self.interval).then(|| probe.at + wait)
     }
@@ -73,6 +73,11 @@ impl Pace {
             .unwrap_or(self.interval)
             .clamp(SHORTEST_CYCLE, self.interval.max(SHORTEST_CYCLE))
     }
+}
+
+/// Since when an endpoint has been waited for: to answer, or to become a worker's primary.
+fn wanted_since(probe: &Probe) -> Option<Duration> {
+    probe.failing_since.or(probe.sought_since)
 }
 
 /// Whether a candidate's name is to be asked for again along with its next probe.
@@ -100,6 +105,7 @@ mod tests {
             result: Err(ProbeFailure { kind: ProbeFailureKind::Refused, message: String::new() }),
             failing_since: Some(Duration::from_secs(since)),
             silent_since: Some(Duration::from_secs(since)),
+            sought_since: None,
             last_seen_us: None,
             naming: None,
             named_at: None,
@@ -128,6 +134,18 @@ mod tests {
     fn healthy_servers_cost_the_same_however_many() {
         assert_eq!(pace(3).wait(&healthy(100)), INTERVAL);
         assert_eq!(pace(1000).wait(&healthy(100)), Duration::from_secs(250));
+    }
+
+    #[test]
+    fn a_standby_whose_primary_is_gone_is_watched_like_a_starting_server() {
+        let sought =
+            |since: u64| Probe { sought_since: Some(Duration::from_secs(since)), ..healthy(100) };
+        assert_eq!(pace(3).wait(&sought(100)), SHORTEST_RETRY);
+        assert_eq!(pace(3).wait(&sought(92)), Duration::from_secs(1));
+        assert_eq!(pace(3).wait(&sought(0)), LONGEST_RETRY);
+        let now = Duration::from_secs(100);
+        let next = pace(3).next_cycle(now, [sought(92)].iter(), [].into_iter());
+        assert_eq!(next, Duration::from_secs(1));
     }
 
     #[test]

@@ -201,6 +201,7 @@ fn review(
         (coordinator, plan)
     };
     memory.recheck(&plan.recheck);
+    memory.seek(&plan.sought);
     memory.learn_absences(&plan.workers, !settings.policy.sources.is_empty());
     Ok((coordinator, plan))
 }

@@ -164,6 +164,7 @@ impl Memory {
                 }
             };
             self.probe_errors += u64::from(!is_ok);
+            let sought_since = before.as_ref().and_then(|probe| probe.sought_since);
             let was_named =
                 before.as_ref().and_then(|probe| Some((probe.naming.clone(), probe.named_at?)));
             let (naming, named_at) = match (answer.naming, was_named) {
@@ -181,6 +182,7 @@ impl Memory {
                     result: answer.result,
                     failing_since,
                     silent_since,
+                    sought_since,
                     last_seen_us,
                     naming,
                     named_at,
@@ -239,6 +241,16 @@ impl Memory {
     /// Asks for newer answers at once.
     pub fn recheck(&mut self, endpoints: &[SocketAddr]) {
         self.urgent.extend(endpoints);
+    }
+
+    /// Starts and stops the hurry with those of which a worker's next primary may be one.
+    pub fn seek(&mut self, endpoints: &[SocketAddr]) {
+        let now = self.now().monotonic;
+        let endpoints: BTreeSet<&SocketAddr> = endpoints.iter().collect();
+        for (endpoint, probe) in &mut self.probes {
+            let is_sought = endpoints.contains(endpoint);
+            probe.sought_since = is_sought.then(|| probe.sought_since.unwrap_or(now));
+        }
     }
 
     /// Whether it is time to look for old events: at the first cycle and every hour.

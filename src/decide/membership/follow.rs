@@ -19,6 +19,8 @@ pub(super) struct Followed {
     /// Other addresses at which its server was seen.
     pub sightings: Vec<SocketAddr>,
     pub recheck: Vec<SocketAddr>,
+    /// Where its next primary may appear, while it has none.
+    pub sought: Vec<SocketAddr>,
 }
 
 impl Followed {
@@ -29,6 +31,7 @@ impl Followed {
             change: None,
             sightings: Vec::new(),
             recheck: Vec::new(),
+            sought: Vec::new(),
         }
     }
 }
@@ -55,7 +58,7 @@ impl<'a> Planner<'a> {
         let candidates = self.sightings.get(&identity.system_identifier);
         let candidates = candidates.map_or(&[][..], Vec::as_slice);
         let missing = Missing { identity, groupid: row.groupid, endpoints: &known.endpoints };
-        match whereabouts(&missing, self.seen, candidates) {
+        let followed = match whereabouts(&missing, self.seen, candidates) {
             Whereabouts::Unknown if verdict.state == State::Absent => self.absent(known, verdict),
             Whereabouts::Unknown => Followed::nothing(verdict),
             Whereabouts::Waiting(endpoint) => {
@@ -79,6 +82,12 @@ impl<'a> Planner<'a> {
             Whereabouts::Moved(candidate, lineage) => {
                 self.update_address(known, verdict, candidate, lineage)
             }
+        };
+        let elsewhere = |at: &SocketAddr| !known.endpoints.contains(at);
+        let sought = candidates.iter().map(|candidate| candidate.endpoint).filter(elsewhere);
+        match known.is_healthy(identity) {
+            true => followed,
+            false => Followed { sought: sought.collect(), ..followed },
         }
     }
 

@@ -150,6 +150,7 @@ impl<'a> Planner<'a> {
             let source = self.source_of(known, &followed.sightings);
             self.plan.recheck.extend(followed.recheck);
             self.plan.recheck.extend(&known.recheck);
+            self.plan.sought.extend(followed.sought);
             self.plan.changes.extend(followed.change);
             self.plan.workers.push(Worker {
                 nodename: known.row.nodename.clone(),

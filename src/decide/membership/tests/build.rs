@@ -159,6 +159,7 @@ impl Fleet {
             result: Ok(server),
             failing_since: None,
             silent_since: None,
+            sought_since: None,
             last_seen_us: None,
             naming: None,
             named_at: Some(Duration::from_secs(NOW)),

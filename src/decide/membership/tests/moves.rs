@@ -43,6 +43,20 @@ fn a_promoted_standby_is_followed_also_while_the_old_primary_runs_as_standby() {
 }
 
 #[test]
+fn the_standbys_of_a_worker_are_watched_while_it_has_no_primary() {
+    let standby = || Server { in_recovery: true, started_us: 99, ..member(2, 12) };
+    let with_standby =
+        |fleet: Fleet| fleet.server("10.0.0.9", standby()).server("10.0.0.3", server(3));
+    assert_eq!(with_standby(lost()).plan().sought, [at("10.0.0.9")]);
+    let well = fleet().worker(2, "10.0.0.2").known_as(2, 7002);
+    assert_eq!(with_standby(well).plan().sought, []);
+    // In the middle of a switch-over both of them are in recovery.
+    let demoted = fleet().row(row(2, "10.0.0.2"), &["10.0.0.2"]).known_as(2, 7002);
+    let plan = with_standby(demoted.answer("10.0.0.2", standby())).plan();
+    assert_eq!(plan.sought, [at("10.0.0.9")]);
+}
+
+#[test]
 fn a_primary_that_a_promotion_left_behind_is_never_followed() {
     let promoted = Server { timeline: 2, ..member(2, 12) };
     let at_2 = |mut fleet: Fleet| {
