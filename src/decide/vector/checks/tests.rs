@@ -1,1 +1,116 @@
-//! Owns the tests of the checks.
+//! Owns the tests of the checks: a healthy cluster of three nodes, and for each check what has to
+//! change for it to say something.
+
+mod cases;
+mod world;
+
+use super::*;
+use crate::decide::vector::finding::Status;
+use std::collections::BTreeSet;
+use world::World;
+
+#[test]
+fn a_healthy_cluster_has_no_findings() {
+    let world = World::new();
+    let found: Vec<_> = run(&world.fleet()).iter().map(|one| one.finding.symptom.clone()).collect();
+    assert_eq!(found, Vec::<String>::new());
+}
+
+#[test]
+fn every_check_says_something_when_it_should() {
+    let mut seen = BTreeSet::new();
+    for (id, status, change) in cases::CASES {
+        let mut world = World::new();
+        change(&mut world);
+        let found = run(&world.fleet());
+        let about: Vec<&Found> = found.iter().filter(|one| one.check.id == *id).collect();
+        let worst = about.iter().map(|one| one.finding.status).max();
+        assert_eq!(worst, Some(*status), "{id}: {:?}", symptoms(&found));
+        seen.insert(*id);
+    }
+    let all: BTreeSet<&str> = CHECKS.iter().map(|check| check.id).collect();
+    assert_eq!(seen, all, "a check without a case, or a case without a check");
+}
+
+#[test]
+fn near_misses_are_left_alone() {
+    for (id, change) in cases::NEAR_MISSES {
+        let mut world = World::new();
+        change(&mut world);
+        let found = run(&world.fleet());
+        let about: Vec<&Found> = found
+            .iter()
+            .filter(|one| one.check.id == *id && one.finding.status != Status::Green)
+            .collect();
+        assert!(
+            about.is_empty(),
+            "{id}: {:?}",
+            about.iter().map(|one| &one.finding.symptom).collect::<Vec<_>>()
+        );
+    }
+}
+
+fn symptoms(found: &[Found]) -> Vec<String> {
+    found.iter().map(|one| format!("{}: {}", one.check.id, one.finding.symptom)).collect()
+}
+
+#[test]
+fn the_same_evidence_gives_the_same_findings() {
+    for (_, _, change) in cases::CASES {
+        let mut world = World::new();
+        change(&mut world);
+        assert_eq!(symptoms(&run(&world.fleet())), symptoms(&run(&world.fleet())));
+    }
+}
+
+#[test]
+fn what_all_shards_have_is_mended_from_the_coordinator() {
+    let remedy = |world: &World| {
+        let found = run(&world.fleet());
+        let one = found.into_iter().find(|one| one.check.id == "dead_tuples").unwrap();
+        one.finding.remedy.unwrap()
+    };
+    let mut world = World::new();
+    world.shard(0).dead = 30_000;
+    let alone = remedy(&world);
+    assert_eq!(alone.run_on, "w1:5432");
+    assert_eq!(
+        alone.sql,
+        ["REINDEX INDEX CONCURRENTLY public.items_v_idx_100", "VACUUM public.items_100"]
+    );
+    world.shard(1).dead = 30_000;
+    let together = remedy(&world);
+    assert_eq!(together.run_on, "coordinator");
+    assert_eq!(
+        together.sql,
+        ["REINDEX INDEX CONCURRENTLY public.items_v_idx", "VACUUM public.items"]
+    );
+}
+
+#[test]
+fn every_check_belongs_to_an_indicator_and_is_described() {
+    let indicators: Vec<&str> = INDICATORS.iter().map(|(name, _)| *name).collect();
+    let mut ids = BTreeSet::new();
+    for check in CHECKS {
+        assert!(indicators.contains(&check.indicator), "{}", check.id);
+        assert!(ids.insert(check.id), "{} is there twice", check.id);
+        for text in [check.impact, check.cause, check.action] {
+            assert!(text.ends_with('.'), "{}: {text}", check.id);
+        }
+    }
+}
+
+/// docs/vector-health.md has one section for each check, with what the code says of it.
+#[test]
+fn the_document_and_the_code_agree() {
+    let document = include_str!("../../../../docs/vector-health.md");
+    let sections: BTreeSet<&str> =
+        document.lines().filter_map(|line| line.strip_prefix("### `")?.strip_suffix('`')).collect();
+    let ids: BTreeSet<&str> = CHECKS.iter().map(|check| check.id).collect();
+    assert_eq!(sections, ids);
+    for check in CHECKS {
+        for text in [check.impact, check.cause, check.action] {
+            assert!(document.contains(text), "{}: the document does not say: {text}", check.id);
+        }
+    }
+}
