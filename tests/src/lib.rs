@@ -17,6 +17,7 @@ pub mod relay;
 pub mod run;
 pub mod server;
 pub mod tls;
+pub mod vector;
 pub mod wait;
 pub mod writer;
 

@@ -21,6 +21,7 @@ mod settings;
 mod sql_surface;
 mod stopping;
 mod suite;
+mod vector_views;
 mod without_citus;
 
 use libtest_mimic::Arguments;
@@ -52,6 +53,7 @@ fn main() {
         removal::suite(),
         rebalance::suite(),
         patroni::suite(),
+        vector_views::suite(),
         without_citus::suite(),
     ];
     let trials = suites.into_iter().flatten().map(suite::Test::trial).collect();
