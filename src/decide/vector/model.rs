@@ -57,6 +57,10 @@ pub struct Relation {
     pub partitioned: bool,
     /// The table that it is a partition of, as `quoted`.
     pub parent: Option<String>,
+    /// Whether logical replication can tell its rows apart, which a shard move without blocking
+    /// writes needs: a primary key or a replica identity.
+    #[serde(default)]
+    pub has_identity: bool,
     /// `pg_class.reltuples`: −1 until the first VACUUM, ANALYZE or CREATE INDEX.
     pub reltuples: f64,
     pub relpages: u64,

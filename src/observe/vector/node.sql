@@ -40,7 +40,7 @@ WITH types AS MATERIALIZED (
   JOIN pg_catalog.pg_index i ON i.indexrelid OPERATOR(pg_catalog.=) d.objid
   WHERE m.amname OPERATOR(pg_catalog.=) ANY ('{hnsw,ivfflat}'::pg_catalog.name[])
 ), relations AS MATERIALIZED (
-  SELECT c.oid, c.relname, n.nspname, c.relkind, c.relpersistence, c.reltuples, c.relpages
+  SELECT c.oid, c.relname, n.nspname, c.relkind, c.relreplident, c.reltuples, c.relpages
   FROM pg_catalog.pg_class c
   JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
   WHERE c.oid OPERATOR(pg_catalog.=) ANY (ARRAY(
@@ -123,6 +123,10 @@ SELECT pg_catalog.json_build_object(
          AND pc.relkind OPERATOR(pg_catalog.=) 'p'
         JOIN pg_catalog.pg_namespace pn ON pn.oid OPERATOR(pg_catalog.=) pc.relnamespace
         WHERE h.inhrelid OPERATOR(pg_catalog.=) r.oid),
+      'has_identity', CASE r.relreplident WHEN 'n' THEN false WHEN 'd' THEN EXISTS (
+          SELECT FROM pg_catalog.pg_index k
+          WHERE k.indrelid OPERATOR(pg_catalog.=) r.oid AND k.indisprimary)
+        ELSE true END,
       'reltuples', r.reltuples, 'relpages', r.relpages,
       'live', pg_catalog.pg_stat_get_live_tuples(r.oid),
       'dead', pg_catalog.pg_stat_get_dead_tuples(r.oid),

@@ -21,6 +21,7 @@ mod settings;
 mod sql_surface;
 mod stopping;
 mod suite;
+mod vector_indexes;
 mod vector_views;
 mod without_citus;
 
@@ -53,6 +54,7 @@ fn main() {
         removal::suite(),
         rebalance::suite(),
         patroni::suite(),
+        vector_indexes::suite(),
         vector_views::suite(),
         without_citus::suite(),
     ];

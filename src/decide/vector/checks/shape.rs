@@ -144,8 +144,10 @@ pub fn empty_graph(fleet: &Fleet<'_>) -> Vec<Finding> {
         let columns = relation.columns.iter().filter(|column| index.columns.contains(&column.name));
         let nulls = columns.filter_map(|column| column.null_fraction).reduce(f64::max);
         let everywhere = is_everywhere(table, placed, is_empty);
-        // Whether the rows have vectors at all is known only after an ANALYZE.
-        let lost = nulls.is_some_and(|fraction| fraction < ALL);
+        // Whether the rows have vectors at all is known only after an ANALYZE, and whether those are
+        // zero, which have no angle to anything, not even then.
+        let skips_zero = index.definition.as_ref().is_none_or(|text| text.contains("_cosine_ops"));
+        let lost = !skips_zero && nulls.is_some_and(|fraction| fraction < ALL);
         let mut remedy =
             rebuild(fleet, table, placement, relation, placed.shell, index, everywhere);
         if nulls.is_none() {

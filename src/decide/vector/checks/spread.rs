@@ -53,8 +53,10 @@ fn uneven_shards(fleet: &Fleet<'_>, table: &Table<'_>) -> Option<Finding> {
             Remedy::on_coordinator(format!(
                 "SELECT pg_catalog.isolate_tenant_to_new_shard({name}, (SELECT {column} FROM {} \
                  WHERE pg_catalog.get_shard_id_for_distribution_column({name}, {column}) = {} \
-                 GROUP BY 1 ORDER BY pg_catalog.count(*) DESC LIMIT 1), 'CASCADE')",
-                table.name, shard.shardid
+                 GROUP BY 1 ORDER BY pg_catalog.count(*) DESC LIMIT 1), 'CASCADE', {})",
+                table.name,
+                shard.shardid,
+                transfer_mode(std::iter::once(table.shell))
             ))
         }),
     })
@@ -95,8 +97,21 @@ fn uneven_nodes(fleet: &Fleet<'_>) -> Option<Finding> {
             rounded(ratio),
             UNEVEN,
         ),
-        remedy: Some(Remedy::on_coordinator("SELECT pg_catalog.citus_rebalance_start()")),
+        remedy: Some(rebalance(fleet)),
     })
+}
+
+/// How shards can be moved: without blocking writes only where all of their rows have an identity.
+fn transfer_mode<'a>(mut shells: impl Iterator<Item = &'a Relation>) -> &'static str {
+    if shells.all(|shell| shell.has_identity) { "'auto'" } else { "'block_writes'" }
+}
+
+fn rebalance(fleet: &Fleet<'_>) -> Remedy {
+    let distributed = fleet.tables.iter().filter(|table| table.kind == Kind::Distributed);
+    let mode = transfer_mode(distributed.map(|table| table.shell));
+    Remedy::on_coordinator(format!(
+        "SELECT pg_catalog.citus_rebalance_start(shard_transfer_mode => {mode})"
+    ))
 }
 
 pub fn divergence(fleet: &Fleet<'_>) -> Vec<Finding> {
@@ -229,7 +244,7 @@ pub fn job(fleet: &Fleet<'_>) -> Vec<Finding> {
                 job.message.as_deref().unwrap_or("no message")
             ),
             evidence: Evidence::exact("state", job.state.as_str(), "finished"),
-            remedy: Some(Remedy::on_coordinator("SELECT pg_catalog.citus_rebalance_start()")),
+            remedy: Some(rebalance(fleet)),
         })
         .into_iter()
         .collect()
