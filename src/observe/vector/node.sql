@@ -130,6 +130,7 @@ SELECT pg_catalog.json_build_object(
       'reltuples', r.reltuples, 'relpages', r.relpages,
       'live', pg_catalog.pg_stat_get_live_tuples(r.oid),
       'dead', pg_catalog.pg_stat_get_dead_tuples(r.oid),
+      'inserted', pg_catalog.pg_stat_get_tuples_inserted(r.oid),
       'modified', pg_catalog.pg_stat_get_mod_since_analyze(r.oid),
       'seq_scans', pg_catalog.pg_stat_get_numscans(r.oid),
       'last_vacuum', EXTRACT(epoch FROM GREATEST(
@@ -162,7 +163,8 @@ SELECT pg_catalog.json_build_object(
       ORDER BY p.pid), '[]')
     FROM pg_catalog.pg_stat_progress_vacuum p
     JOIN pg_catalog.pg_stat_activity a ON a.pid OPERATOR(pg_catalog.=) p.pid
-    WHERE p.relid OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT r.oid FROM relations r))),
+    -- Citus reports its shard moves as vacuums, with a phase of its own invention.
+    WHERE p.phase IS NOT NULL AND p.relid OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT r.oid FROM relations r))),
   -- Where the vector extension lives, for remedies.
   'vector_schema', (SELECT pg_catalog.quote_ident(n.nspname) FROM pg_catalog.pg_extension e
     JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) e.extnamespace

@@ -21,7 +21,10 @@ mod settings;
 mod sql_surface;
 mod stopping;
 mod suite;
+mod vector_builds;
+mod vector_cluster;
 mod vector_indexes;
+mod vector_upkeep;
 mod vector_views;
 mod without_citus;
 
@@ -55,6 +58,9 @@ fn main() {
         rebalance::suite(),
         patroni::suite(),
         vector_indexes::suite(),
+        vector_upkeep::suite(),
+        vector_builds::suite(),
+        vector_cluster::suite(),
         vector_views::suite(),
         without_citus::suite(),
     ];

@@ -189,16 +189,17 @@ fn make_indexable(fleet: &Fleet<'_>, table: &Table<'_>, column: &Column) -> Reme
     Remedy::on_coordinator(format!("CREATE INDEX CONCURRENTLY ON {name} USING hnsw ({key})"))
 }
 
-/// Whether the index is being built at this moment.
-fn is_building(fleet: &Fleet<'_>, node: usize, index: &Index) -> bool {
+/// Whether an index is being built on this table at this moment. Which one is not always told: REINDEX
+/// CONCURRENTLY names only one of the two that it works on.
+fn is_building(fleet: &Fleet<'_>, node: usize, relation: &Relation) -> bool {
     let builds = fleet.nodes[node].answer.map(|evidence| evidence.builds.as_slice());
-    builds.unwrap_or_default().iter().any(|build| build.index == index.oid)
+    builds.unwrap_or_default().iter().any(|build| build.relation == relation.oid)
 }
 
 pub fn invalid(fleet: &Fleet<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (table, placement, relation, placed, index) in fleet.indexes() {
-        if index.valid || is_building(fleet, placement.node, index) {
+        if index.valid || is_building(fleet, placement.node, relation) {
             continue;
         }
         let everywhere = is_everywhere(table, placed, |index| !index.valid);
@@ -255,8 +256,8 @@ pub fn leftover(fleet: &Fleet<'_>) -> Vec<Finding> {
     on_shards
         .chain(on_shells)
         .filter(|(_, _, _, index)| !index.valid && is_leftover(&index.name))
-        .filter(|(_, placement, _, index)| {
-            !is_building(fleet, placement.map_or(coordinator, |p| p.node), index)
+        .filter(|(_, placement, relation, _)| {
+            !is_building(fleet, placement.map_or(coordinator, |p| p.node), relation)
         })
         .map(|(table, placement, relation, index)| {
             let node = &fleet.nodes[placement.map_or(coordinator, |p| p.node)];

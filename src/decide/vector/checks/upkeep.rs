@@ -61,7 +61,7 @@ pub fn bloat(fleet: &Fleet<'_>) -> Vec<Finding> {
 
 /// The share of dead rows, where it is too large.
 fn dead_share(relation: &Relation) -> Option<f64> {
-    let all = (relation.live + relation.dead) as f64;
+    let all = relation.rows() + relation.dead as f64;
     let share = relation.dead as f64 / all;
     (all >= FEW_ROWS && share > MANY_DEAD && !relation.indexes.is_empty()).then_some(share)
 }
