@@ -15,6 +15,7 @@ mod spread;
 mod start;
 mod steady;
 mod throughput;
+mod vector;
 
 use citus_fleet_tests::{Need, run};
 use effort::{Effort, say};
@@ -70,6 +71,13 @@ const MEASUREMENTS: &[Measurement] = &[
         needs: CITUS,
         program: None,
         measure: steady::measure,
+    },
+    Measurement {
+        name: "vector",
+        what: "fleet.vector_shards over 1,024 placements, against run_command_on_shards and citus_shards",
+        needs: &[Need::Fleet, Need::Citus, Need::Vector],
+        program: None,
+        measure: vector::measure,
     },
     Measurement {
         name: "pgbench",

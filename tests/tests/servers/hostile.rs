@@ -12,6 +12,7 @@ pub fn suite() -> Vec<Test> {
     );
     tests.extend(suite!("hostile", &[Need::Fleet, Need::Citus, Need::Vector];
         hostile_objects_are_never_executed_beside_citus,
+        hostile_objects_are_never_executed_by_health,
     ));
     tests
 }
@@ -90,6 +91,26 @@ fn hostile_objects_are_never_executed_beside_citus() {
     cluster.announce_all();
     cluster.wait_until_all_active();
     nothing_shouts(&cluster);
+}
+
+fn hostile_objects_are_never_executed_by_health() {
+    let cluster = crate::vector_indexes::with_items(1000);
+    let servers = || cluster.workers.iter().chain([&cluster.coordinator]);
+    servers().for_each(plant);
+    let shouts = || -> usize {
+        servers().map(|server| server.log().matches("HOSTILE CODE RAN").count()).sum()
+    };
+    let mut session = cluster.coordinator.session();
+    session.value("SELECT 1 WHERE 'a'::text = 'b'::text");
+    let before = shouts();
+    assert_ne!(before, 0, "the trap is set");
+    for view in ["shards", "indexes", "tables", "nodes", "progress"] {
+        session.run(&format!("TABLE fleet.vector_{view}"));
+    }
+    // Every node has answered, with the trap in its own search path.
+    assert_eq!(session.rows("TABLE fleet.vector_shards").len(), 4);
+    session.run("SELECT fleet.vector_health(verbose => true)");
+    assert_eq!(shouts(), before);
 }
 
 /// CVE-2022-2625: an install script that takes over somebody else's object hands its owner the rest.

@@ -81,11 +81,13 @@ fn every_object_has_a_comment() {
     assert_eq!(names(&cluster.coordinator, columns), Vec::<String>::new());
 }
 
-pub const READS: [&str; 4] = [
+pub const READS: [&str; 6] = [
     "SELECT * FROM fleet.workers",
     "SELECT * FROM fleet.events",
     "SELECT fleet.status()",
     "SELECT * FROM fleet.doctor()",
+    "SELECT * FROM fleet.vector_nodes",
+    "SELECT fleet.vector_health()",
 ];
 
 fn pg_monitor_reads_and_changes_nothing() {
@@ -155,6 +157,10 @@ fn the_contract_is_there() {
         "TABLE(\"check\" text, status text, finding text, remedy text)"
     );
     assert_eq!(result("fleet.status()"), "jsonb");
+    assert_eq!(result("fleet.vector_health(boolean)"), "jsonb");
+    for view in ["shards", "indexes", "tables", "nodes"] {
+        assert!(columns(&format!("fleet.vector_{view}")).contains("status"), "{view}");
+    }
     let settings = cluster.coordinator.rows(
         "SELECT name, coalesce(current_setting(name), '') AS value, boot_val, context, short_desc
          FROM pg_settings WHERE name LIKE 'citus\\_fleet.%'",

@@ -12,6 +12,7 @@ pub fn suite() -> Vec<Test> {
     suite!("vector_cluster", &[Need::Fleet, Need::Citus, Need::Vector];
         a_placement_without_a_table,
         versions_that_differ,
+        settings_that_differ,
         a_tenant_that_is_too_large,
         a_node_that_holds_too_much,
         replicas_that_differ,
@@ -49,6 +50,23 @@ fn versions_that_differ() {
     assert!(found.symptom.contains("0.7.4"), "{found:?}");
     cluster.mend("ext_skew");
     expect_well(&cluster);
+}
+
+fn settings_that_differ() {
+    let cluster = with_items(100);
+    let worker = &cluster.workers[0];
+    worker.run("ALTER DATABASE postgres SET hnsw.ef_search = 100");
+    let found = cluster.diagnosis("guc_drift", "yellow");
+    assert!(found.symptom.contains("100") && found.symptom.contains("40"), "{found:?}");
+    assert_eq!(found.remedy, "SELECT fleet.set_search_option('hnsw.ef_search', '40');");
+    worker.run("ALTER DATABASE postgres RESET hnsw.ef_search");
+    cluster.wait_until_well("guc_drift");
+    // What this session sets, the workers do not get.
+    cluster.coordinator.run("LOAD 'vector'; SET hnsw.ef_search = 200");
+    let found = cluster.diagnosis("guc_drift", "yellow");
+    assert!(found.symptom.contains("this session"), "{found:?}");
+    cluster.coordinator.run("RESET hnsw.ef_search");
+    cluster.wait_until_well("guc_drift");
 }
 
 fn a_tenant_that_is_too_large() {
