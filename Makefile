@@ -1,7 +1,9 @@
 # The front door: every target is one script, so that all of them can be read, and run, on their own.
 # PG_CONFIG=/path/to/pg_config chooses another PostgreSQL than the packaged version 17.
 
-.PHONY: help demo demo-stop test lint bench install clean
+.PHONY: help demo demo-stop test lint bench install image up scale-down clean
+
+IMAGE ?= citus_fleet:0.1.0-citus13.2-pg17
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -24,6 +26,15 @@ bench: ## measure against the named baselines
 install: ## build for release and install into PostgreSQL, with sudo where needed
 	@scripts/setup build
 	@scripts/install
+
+image: ## build the image that docker/README.md describes; IMAGE names it
+	docker build -f docker/Dockerfile -t $(IMAGE) .
+
+up: ## start a Compose cluster, with WORKERS=N workers (see compose/README.md)
+	docker compose -f compose/docker-compose.yml up --detach --build --wait $(if $(WORKERS),--scale worker=$(WORKERS))
+
+scale-down: ## drain the last worker of the Compose cluster, then remove it
+	@compose/scale-down
 
 clean: ## stop the demo and remove everything that was built
 	@scripts/demo stop

@@ -4,6 +4,7 @@
 //! Nothing here knows what the extension should do: expectations live in the suites.
 
 pub mod cluster;
+pub mod compose;
 pub mod daemon;
 pub mod dns;
 pub mod etcd;
@@ -22,6 +23,7 @@ pub mod wait;
 pub mod writer;
 
 pub use cluster::Cluster;
+pub use compose::Compose;
 pub use dns::{Behaviour, Dns};
 pub use etcd::Etcd;
 pub use need::Need;

@@ -1,6 +1,7 @@
 //! Owns what a test may require of the machine, so that it can be skipped by name with the reason.
 //! Must not decide what is skipped: the runner does.
 
+use crate::compose;
 use crate::install::install;
 use std::process::{Command, Stdio};
 
@@ -13,6 +14,7 @@ pub enum Need {
     Ipv6,
     Patroni,
     NoCitus,
+    Docker,
 }
 
 impl Need {
@@ -34,6 +36,7 @@ impl Need {
             Need::Patroni => {
                 lacks_program("patroni", "--version").or_else(|| lacks_program("etcd", "--version"))
             }
+            Need::Docker => compose::missing(),
             Need::Ipv6 => std::net::TcpListener::bind("[::1]:0")
                 .err()
                 .map(|error| format!("IPv6 loopback cannot be used: {error}")),

@@ -3,6 +3,7 @@
 
 use postgres::{Client, Config, NoTls, SimpleQueryMessage, SimpleQueryRow};
 use std::fmt;
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -37,7 +38,7 @@ impl fmt::Debug for Row {
 }
 
 /// What the server, or the way to it, answered instead of rows.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct SqlError {
     /// The SQLSTATE; empty when the connection itself failed.
     pub state: String,
@@ -85,7 +86,8 @@ impl From<postgres::Error> for SqlError {
     }
 }
 
-/// One connection, through the server's socket and thus past whatever pg_hba.conf says of hosts.
+/// One connection: through the server's socket, and so past whatever pg_hba.conf says of hosts, unless it
+/// is opened otherwise.
 pub struct Session {
     client: Client,
     cancel: postgres::CancelToken,
@@ -98,8 +100,28 @@ impl Session {
         user: &str,
         database: &str,
     ) -> Result<Session, SqlError> {
-        let client = Config::new()
-            .host_path(socket)
+        Session::open(Config::new().host_path(socket), port, user, database)
+    }
+
+    /// The same over TCP, without TLS, for a server that asks for a password.
+    pub fn connect_by_password(
+        address: Ipv4Addr,
+        port: u16,
+        user: &str,
+        database: &str,
+        password: &str,
+    ) -> Result<Session, SqlError> {
+        let mut config = Config::new();
+        Session::open(config.host(&address.to_string()).password(password), port, user, database)
+    }
+
+    fn open(
+        config: &mut Config,
+        port: u16,
+        user: &str,
+        database: &str,
+    ) -> Result<Session, SqlError> {
+        let client = config
             .port(port)
             .user(user)
             .dbname(database)

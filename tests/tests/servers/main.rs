@@ -3,6 +3,7 @@
 
 mod allowed;
 mod commands;
+mod compose;
 mod controller;
 mod discovery;
 mod harness;
@@ -63,6 +64,7 @@ fn main() {
         vector_cluster::suite(),
         vector_views::suite(),
         without_citus::suite(),
+        compose::suite(),
     ];
     let trials = suites.into_iter().flatten().map(suite::Test::trial).collect();
     // exit() runs the harness's clean-up, as every other end of the process does.

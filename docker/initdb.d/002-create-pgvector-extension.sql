@@ -1,0 +1,2 @@
+-- Vectors and their indexes.
+CREATE EXTENSION vector;
