@@ -10,6 +10,7 @@ pub mod names;
 pub mod networks;
 pub mod policy;
 pub mod preflight;
+pub mod recall;
 pub mod registered;
 pub mod schedule;
 pub mod sources;

@@ -1,0 +1,113 @@
+//! Owns what a measurement is asked for, and which values make no sense.
+//! Must not know how it is carried out.
+
+use std::time::Duration;
+use thiserror::Error;
+
+/// Distances kept at the same time: k of them for each query, twice.
+const MOST_DISTANCES: i64 = 10_000_000;
+/// Query vectors are at most 8 kB each where an index can hold them.
+const MOST_QUERIES: i64 = 10_000;
+const LONGEST_BUDGET: Duration = Duration::from_secs(24 * 3600);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ask {
+    /// Neighbours of each query.
+    pub k: usize,
+    /// Queries, each of them a row.
+    pub sample: usize,
+    /// The longest that a node may take.
+    pub budget: Duration,
+}
+
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum BadAsk {
+    #[error("k is {0}, but must be at least 1")]
+    K(i64),
+    #[error("sample is {0}, but must be from 1 to {MOST_QUERIES}")]
+    Sample(i64),
+    #[error("k times sample is {0}, more than {MOST_DISTANCES}")]
+    Product(i64),
+    #[error("budget is {} ms, but must be more than 0 and at most a day", .0 / 1000)]
+    Budget(i64),
+}
+
+impl Ask {
+    /// Checks the arguments of `fleet.vector_recall`; the budget is in microseconds.
+    pub fn new(k: i32, sample: i32, budget_us: i64) -> Result<Self, BadAsk> {
+        let (k, sample) = (i64::from(k), i64::from(sample));
+        if k < 1 {
+            return Err(BadAsk::K(k));
+        }
+        if !(1..=MOST_QUERIES).contains(&sample) {
+            return Err(BadAsk::Sample(sample));
+        }
+        if k * sample > MOST_DISTANCES {
+            return Err(BadAsk::Product(k * sample));
+        }
+        let budget = u64::try_from(budget_us).map(Duration::from_micros).unwrap_or_default();
+        if budget.is_zero() || budget > LONGEST_BUDGET {
+            return Err(BadAsk::Budget(budget_us));
+        }
+        let whole = |number| usize::try_from(number).unwrap_or(usize::MAX);
+        Ok(Self { k: whole(k), sample: whole(sample), budget })
+    }
+}
+
+/// Queries that stay in a heap pass that is `done` (0 to 1) after `elapsed`, so that it ends within
+/// `allowed`. All rows have to be seen, so only queries can be given up; `least` of them stay in any
+/// case. What does not depend on the number of queries shows in the next look.
+pub fn affordable(
+    queries: usize,
+    least: usize,
+    done: f64,
+    elapsed: Duration,
+    allowed: Duration,
+) -> usize {
+    let (elapsed, allowed) = (elapsed.as_secs_f64(), allowed.as_secs_f64());
+    let to_come = elapsed / done.max(f64::MIN_POSITIVE) * (1.0 - done);
+    if elapsed + to_come <= allowed {
+        return queries;
+    }
+    let share = (allowed - elapsed).max(0.0) / to_come;
+    ((queries as f64 * share) as usize).clamp(least.min(queries), queries)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_that_make_no_sense_are_named() {
+        const SECOND: i64 = 1_000_000;
+        assert_eq!(
+            Ask::new(10, 100, 30 * SECOND),
+            Ok(Ask { k: 10, sample: 100, budget: Duration::from_secs(30) })
+        );
+        assert_eq!(Ask::new(0, 100, SECOND), Err(BadAsk::K(0)));
+        assert_eq!(Ask::new(-3, 100, SECOND), Err(BadAsk::K(-3)));
+        assert_eq!(Ask::new(1, 0, SECOND), Err(BadAsk::Sample(0)));
+        assert_eq!(Ask::new(1, 10_001, SECOND), Err(BadAsk::Sample(10_001)));
+        assert_eq!(Ask::new(i32::MAX, 100, SECOND), Err(BadAsk::Product(214_748_364_700)));
+        assert_eq!(Ask::new(1, 1, 0), Err(BadAsk::Budget(0)));
+        assert_eq!(Ask::new(1, 1, -5), Err(BadAsk::Budget(-5)));
+        assert!(Ask::new(1, 1, i64::MAX).is_err());
+        assert_eq!(
+            BadAsk::Budget(-5_000).to_string(),
+            "budget is -5 ms, but must be more than 0 and at most a day"
+        );
+    }
+
+    #[test]
+    fn a_pass_that_would_be_late_gives_up_queries_and_never_rows() {
+        let s = Duration::from_secs;
+        // A quarter after 1 s: 3 s are to come.
+        assert_eq!(affordable(100, 10, 0.25, s(1), s(4)), 100);
+        assert_eq!(affordable(100, 10, 0.25, s(1), Duration::from_millis(2500)), 50);
+        // Reading alone takes too long: the least stay, until the budget ends it.
+        assert_eq!(affordable(100, 10, 0.25, s(5), s(4)), 10);
+        assert_eq!(affordable(4, 10, 0.25, s(5), s(4)), 4);
+        assert_eq!(affordable(100, 10, 0.0, s(1), s(4)), 10);
+        assert_eq!(affordable(100, 10, 1.0, s(3), s(4)), 100);
+    }
+}
