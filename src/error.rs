@@ -2,6 +2,7 @@
 //! Must not carry secrets: messages of libpq and of the server pass through `one_line` first.
 
 use crate::decide::model::ProbeFailure;
+use crate::decide::recall::ask::BadAsk;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use pgrx::spi::SpiError;
@@ -52,6 +53,8 @@ pub enum Error {
     NotRemoved(String),
     #[error("{0} has not been cleaned yet")]
     NotClean(String),
+    #[error("{0}")]
+    BadAsk(#[from] BadAsk),
     /// An ERROR raised inside a transaction of the controller.
     #[error("{message}")]
     Raised { sqlstate: PgSqlErrorCode, message: String },
@@ -86,6 +89,7 @@ impl Error {
             Self::BeingRemoved(_) | Self::JobRunning => PgSqlErrorCode::ERRCODE_OBJECT_IN_USE,
             Self::StillUsed(_) => PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE,
             Self::NoSuchView(_) => PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            Self::BadAsk(_) => PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
             Self::NoAnswer { .. } => PgSqlErrorCode::ERRCODE_QUERY_CANCELED,
             Self::PassFailed(_) | Self::Internal(_) => PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
             Self::Raised { sqlstate, .. } => *sqlstate,
@@ -119,6 +123,9 @@ impl Error {
                 "Connect to the coordinator: it alone looks after the cluster."
             }
             Self::NoSuchView(_) => "It is one of shards, indexes, tables, nodes and progress.",
+            Self::BadAsk(_) => {
+                "The defaults are 10 neighbours of 100 rows within 30 s; a sample larger than the table is all of it."
+            }
             Self::Paused => "SELECT fleet.resume();",
             Self::NoSuchWorker(_) => {
                 "SELECT nodename, nodeport FROM fleet.workers WHERE nodeid IS NOT NULL; lists them."

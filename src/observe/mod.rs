@@ -9,4 +9,5 @@ pub mod login;
 pub mod naming;
 pub mod network;
 pub mod probe;
+pub mod recall;
 pub mod vector;

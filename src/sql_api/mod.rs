@@ -4,6 +4,7 @@
 mod doctor;
 mod locks;
 mod removal;
+pub mod recall;
 #[cfg(any(test, feature = "pg_test"))]
 mod tests;
 mod vector;

@@ -5,7 +5,7 @@
 use super::signals::StatementDeadline;
 use crate::error::{Error, one_line};
 use pgrx::pg_sys::panic::CaughtError;
-use pgrx::{PgTryBuilder, pg_sys};
+use pgrx::{PgSqlErrorCode, PgTryBuilder, pg_sys};
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
@@ -50,6 +50,43 @@ pub fn transaction<T>(body: impl FnOnce() -> Result<T, Error>) -> Result<T, Erro
         abort();
         Err(describe(cause))
     })
+    .execute()
+}
+
+/// Runs `body` in a subtransaction: an `Err`, an ERROR or a panic undoes it, releases what it held
+/// and comes back as a value. A cancel, of which `statement_timeout` is one, is raised again.
+pub fn contained<T>(body: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    // SAFETY: a transaction is open; both are put back when the subtransaction ends.
+    let (memory, owner) = unsafe { (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner) };
+    let end = |commit: bool| {
+        // SAFETY: ends the subtransaction begun below, once.
+        unsafe {
+            if commit {
+                pg_sys::ReleaseCurrentSubTransaction();
+            } else {
+                pg_sys::RollbackAndReleaseCurrentSubTransaction();
+            }
+            pg_sys::MemoryContextSwitchTo(memory);
+            pg_sys::CurrentResourceOwner = owner;
+        }
+    };
+    // SAFETY: as above.
+    unsafe { pg_sys::BeginInternalSubTransaction(std::ptr::null()) };
+    let fail = |cause| {
+        end(false);
+        describe(cause)
+    };
+    PgTryBuilder::new(AssertUnwindSafe(|| {
+        let result = body();
+        end(result.is_ok());
+        result
+    }))
+    .catch_when(PgSqlErrorCode::ERRCODE_QUERY_CANCELED, |cause| {
+        end(false);
+        cause.rethrow()
+    })
+    .catch_others(|cause| Err(fail(cause)))
+    .catch_rust_panic(|cause| Err(fail(cause)))
     .execute()
 }
 

@@ -54,22 +54,21 @@ impl Ask {
     }
 }
 
-/// Queries that stay in a heap pass that is `done` (0 to 1) after `elapsed`, so that it ends within
-/// `allowed`. All rows have to be seen, so only queries can be given up; `least` of them stay in any
-/// case. What does not depend on the number of queries shows in the next look.
+/// Queries that stay in a heap pass, of which the last `covered` part (of 1) has taken `span` and
+/// `ahead` is to come, so that it ends within `left`. All rows have to be seen, so only queries can
+/// be given up; `least` of them stay in any case. What does not depend on the number of queries
+/// shows at the next look.
 pub fn affordable(
     queries: usize,
     least: usize,
-    done: f64,
-    elapsed: Duration,
-    allowed: Duration,
+    (covered, span): (f64, Duration),
+    (ahead, left): (f64, Duration),
 ) -> usize {
-    let (elapsed, allowed) = (elapsed.as_secs_f64(), allowed.as_secs_f64());
-    let to_come = elapsed / done.max(f64::MIN_POSITIVE) * (1.0 - done);
-    if elapsed + to_come <= allowed {
+    let needed = span.as_secs_f64() / covered * ahead;
+    if needed <= left.as_secs_f64() {
         return queries;
     }
-    let share = (allowed - elapsed).max(0.0) / to_come;
+    let share = left.as_secs_f64() / needed;
     ((queries as f64 * share) as usize).clamp(least.min(queries), queries)
 }
 
@@ -100,14 +99,16 @@ mod tests {
 
     #[test]
     fn a_pass_that_would_be_late_gives_up_queries_and_never_rows() {
-        let s = Duration::from_secs;
-        // A quarter after 1 s: 3 s are to come.
-        assert_eq!(affordable(100, 10, 0.25, s(1), s(4)), 100);
-        assert_eq!(affordable(100, 10, 0.25, s(1), Duration::from_millis(2500)), 50);
+        let (s, ms) = (Duration::from_secs, Duration::from_millis);
+        // A quarter has taken 1 s: 3 s are to come.
+        assert_eq!(affordable(100, 10, (0.25, s(1)), (0.75, s(3))), 100);
+        assert_eq!(affordable(100, 10, (0.25, s(1)), (0.75, ms(1500))), 50);
+        // Half as many are twice as fast: nothing more is given up.
+        assert_eq!(affordable(50, 10, (0.25, ms(500)), (0.5, s(1))), 50);
         // Reading alone takes too long: the least stay, until the budget ends it.
-        assert_eq!(affordable(100, 10, 0.25, s(5), s(4)), 10);
-        assert_eq!(affordable(4, 10, 0.25, s(5), s(4)), 4);
-        assert_eq!(affordable(100, 10, 0.0, s(1), s(4)), 10);
-        assert_eq!(affordable(100, 10, 1.0, s(3), s(4)), 100);
+        assert_eq!(affordable(100, 10, (0.25, s(5)), (0.75, s(1))), 10);
+        assert_eq!(affordable(4, 10, (0.25, s(5)), (0.75, s(1))), 4);
+        assert_eq!(affordable(100, 10, (0.25, s(5)), (0.75, s(0))), 10);
+        assert_eq!(affordable(100, 10, (0.25, s(5)), (0.0, s(0))), 100);
     }
 }

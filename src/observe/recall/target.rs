@@ -1,0 +1,158 @@
+//! Owns finding what there is to measure: the relation by its name, whether the caller may read it,
+//! its ANN indexes; and opening one as the owner of the table, as an index build does.
+//! Must not run anything of the table's owner with the caller's rights.
+
+use super::index::AnnIndex;
+use crate::error::Error;
+use crate::observe::citus_nodes::setting;
+use pgrx::{PgList, pg_sys};
+use std::ffi::{CStr, CString};
+
+const HNSW: &[&CStr] = &[
+    c"hnsw.ef_search",
+    c"hnsw.iterative_scan",
+    c"hnsw.max_scan_tuples",
+    c"hnsw.scan_mem_multiplier",
+];
+const IVFFLAT: &[&CStr] = &[c"ivfflat.probes", c"ivfflat.iterative_scan", c"ivfflat.max_probes"];
+
+const SHARE: i32 = pg_sys::AccessShareLock as i32;
+
+/// An ANN index of a relation.
+pub struct Target {
+    heap: pg_sys::Oid,
+    index: pg_sys::Oid,
+    pub index_name: String,
+    options: &'static [&'static CStr],
+}
+
+impl Target {
+    /// The settings of a search that are in effect, as far as this pgvector has them.
+    pub fn settings(&self) -> String {
+        let known = self.options.iter().map(|name| (name, setting(name)));
+        let words = known.filter(|(_, value)| !value.is_empty());
+        let words: Vec<String> =
+            words.map(|(name, value)| format!("{}={value}", name.to_string_lossy())).collect();
+        words.join(" ")
+    }
+
+    /// Opens the index and runs `body` with the rights of the table's owner in a
+    /// security-restricted operation, because what an index expression calls is the owner's.
+    pub fn open<T>(&self, body: impl FnOnce(&AnnIndex) -> Result<T, Error>) -> Result<T, Error> {
+        // SAFETY: an ERROR aborts the caller's subtransaction, which closes, frees and restores
+        // everything that is taken here.
+        unsafe {
+            let heap = pg_sys::relation_open(self.heap, SHARE);
+            let owner = (*(*heap).rd_rel).relowner;
+            let (mut user, mut context) = (pg_sys::InvalidOid, 0);
+            pg_sys::GetUserIdAndSecContext(&mut user, &mut context);
+            let restricted = context | pg_sys::SECURITY_RESTRICTED_OPERATION as i32;
+            pg_sys::SetUserIdAndSecContext(owner, restricted);
+            let result = with_settings(&[(c"search_path", "pg_catalog, pg_temp")], || {
+                let index = AnnIndex::open(heap, self.index)?;
+                let result = body(&index);
+                index.close();
+                result
+            });
+            pg_sys::SetUserIdAndSecContext(user, context);
+            pg_sys::relation_close(heap, SHARE);
+            result
+        }
+    }
+}
+
+/// The ANN indexes of a relation, given by its qualified name; an index that is not valid counts as
+/// an error, since it answers no query.
+pub fn find(relation: &str) -> Result<Vec<Target>, Error> {
+    let name = CString::new(relation).map_err(|_| Error::Internal("a zero byte".into()))?;
+    // SAFETY: catalog lookups in the caller's subtransaction, which an ERROR aborts.
+    unsafe {
+        let names = pg_sys::stringToQualifiedNameList(name.as_ptr(), std::ptr::null_mut());
+        let range = pg_sys::makeRangeVarFromNameList(names);
+        let oid = pg_sys::RangeVarGetRelidExtended(
+            range,
+            SHARE,
+            pg_sys::RVROption::RVR_MISSING_OK,
+            None,
+            std::ptr::null_mut(),
+        );
+        if oid == pg_sys::InvalidOid {
+            return Err(Error::Internal("there is no such relation on the node".into()));
+        }
+        let heap = pg_sys::relation_open(oid, pg_sys::NoLock as i32);
+        let found = may_measure(heap).and_then(|()| indexes(heap));
+        pg_sys::relation_close(heap, SHARE);
+        found
+    }
+}
+
+/// Whether the caller may read all rows; nothing else would keep a row-level policy.
+unsafe fn may_measure(heap: pg_sys::Relation) -> Result<(), Error> {
+    // SAFETY: an open relation, and lookups in the caches.
+    unsafe {
+        let oid = (*heap).rd_id;
+        let kind = (*(*heap).rd_rel).relkind as u8;
+        if kind != pg_sys::RELKIND_RELATION && kind != pg_sys::RELKIND_MATVIEW {
+            return Err(Error::Internal("it is not a table".into()));
+        }
+        let allowed =
+            pg_sys::pg_class_aclcheck(oid, pg_sys::GetUserId(), pg_sys::ACL_SELECT as u64);
+        if allowed != pg_sys::AclResult::ACLCHECK_OK {
+            return Err(Error::Internal("permission denied: it takes SELECT on the table".into()));
+        }
+        let security = pg_sys::check_enable_rls(oid, pg_sys::InvalidOid, true);
+        if security == pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32 {
+            return Err(Error::Internal("permission denied: a row-level policy hides rows".into()));
+        }
+    }
+    Ok(())
+}
+
+unsafe fn indexes(heap: pg_sys::Relation) -> Result<Vec<Target>, Error> {
+    let mut found = Vec::new();
+    // SAFETY: an open relation; its list of indexes is a copy.
+    unsafe {
+        let list = PgList::<pg_sys::Oid>::from_pg(pg_sys::RelationGetIndexList(heap));
+        for oid in list.iter_oid() {
+            let index = pg_sys::index_open(oid, SHARE);
+            let method = pg_sys::get_am_name((*(*index).rd_rel).relam);
+            let options = match CStr::from_ptr(method).to_bytes() {
+                b"hnsw" => Some(HNSW),
+                b"ivfflat" => Some(IVFFLAT),
+                _ => None,
+            };
+            let is_valid = (*(*index).rd_index).indisvalid;
+            let name = (*(*index).rd_rel).relname;
+            let index_name = CStr::from_ptr(name.data.as_ptr()).to_string_lossy().into_owned();
+            pg_sys::index_close(index, SHARE);
+            if let Some(options) = options.filter(|_| is_valid) {
+                found.push(Target { heap: (*heap).rd_id, index: oid, index_name, options });
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Runs `body` with settings that end with it, or with the subtransaction.
+pub fn with_settings<T>(settings: &[(&CStr, &str)], body: impl FnOnce() -> T) -> T {
+    // SAFETY: the nest level is closed again here, or by the abort that an ERROR brings.
+    unsafe {
+        let level = pg_sys::NewGUCNestLevel();
+        for (name, value) in settings {
+            let value = CString::new(*value).unwrap_or_default();
+            pg_sys::set_config_option(
+                name.as_ptr(),
+                value.as_ptr(),
+                pg_sys::GucContext::PGC_USERSET,
+                pg_sys::GucSource::PGC_S_SESSION,
+                pg_sys::GucAction::GUC_ACTION_SAVE,
+                true,
+                0,
+                false,
+            );
+        }
+        let result = body();
+        pg_sys::AtEOXact_GUC(true, level);
+        result
+    }
+}
