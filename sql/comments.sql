@@ -152,3 +152,5 @@ COMMENT ON COLUMN fleet.vector_progress.phase IS 'The phase that PostgreSQL repo
 COMMENT ON COLUMN fleet.vector_progress.ratio IS 'Done of the phase, between 0 and 1; NULL where PostgreSQL does not say';
 COMMENT ON COLUMN fleet.vector_progress.elapsed IS 'Time since it began';
 COMMENT ON COLUMN fleet.vector_progress.remaining IS 'Estimated time left, at the pace so far';
+COMMENT ON FUNCTION fleet.vector_recall(regclass, integer, integer, interval) IS 'Recall of every vector index of a table, per placement and measured there, with a confidence interval';
+COMMENT ON FUNCTION fleet.shard_recall(text[], integer, integer, bigint) IS 'Recall of the vector indexes of tables of this node; fleet.vector_recall asks every node for it';

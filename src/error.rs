@@ -53,6 +53,14 @@ pub enum Error {
     NotRemoved(String),
     #[error("{0} has not been cleaned yet")]
     NotClean(String),
+    #[error("the relation is {0}, which has no rows of its own to measure")]
+    NotATable(&'static str),
+    #[error("permission denied for the table")]
+    MayNotRead(&'static str),
+    #[error("the table has no column of type vector, halfvec, sparsevec or bit")]
+    NoVectors,
+    #[error("the table has no hnsw or ivfflat index")]
+    NoAnnIndex { lacks_dimensions: bool },
     #[error("{0}")]
     BadAsk(#[from] BadAsk),
     /// An ERROR raised inside a transaction of the controller.
@@ -89,6 +97,9 @@ impl Error {
             Self::BeingRemoved(_) | Self::JobRunning => PgSqlErrorCode::ERRCODE_OBJECT_IN_USE,
             Self::StillUsed(_) => PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE,
             Self::NoSuchView(_) => PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            Self::NotATable(_) | Self::NoVectors => PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
+            Self::MayNotRead(_) => PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            Self::NoAnnIndex { .. } => PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             Self::BadAsk(_) => PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
             Self::NoAnswer { .. } => PgSqlErrorCode::ERRCODE_QUERY_CANCELED,
             Self::PassFailed(_) | Self::Internal(_) => PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
@@ -123,6 +134,17 @@ impl Error {
                 "Connect to the coordinator: it alone looks after the cluster."
             }
             Self::NoSuchView(_) => "It is one of shards, indexes, tables, nodes and progress.",
+            Self::NotATable(_) => {
+                "Recall is measured on tables, partitioned tables and materialized views."
+            }
+            Self::MayNotRead(why) => why,
+            Self::NoVectors => "Recall is measured on columns with a vector index.",
+            Self::NoAnnIndex { lacks_dimensions: true } => {
+                "An index needs dimensions: ALTER TABLE ... ALTER COLUMN ... TYPE vector(n), or index ((column::vector(n)) vector_cosine_ops)."
+            }
+            Self::NoAnnIndex { .. } => {
+                "Without one every search is exact. CREATE INDEX ON ... USING hnsw (column vector_cosine_ops);"
+            }
             Self::BadAsk(_) => {
                 "The defaults are 10 neighbours of 100 rows within 30 s; a sample larger than the table is all of it."
             }

@@ -40,6 +40,8 @@ extension_sql_file!(
         sql_api::fleet::resume,
         sql_api::fleet::remove_worker,
         sql_api::fleet::enroll_worker
+        sql_api::recall::fleet::vector_recall,
+        sql_api::recall::fleet::shard_recall
     ]
 );
 extension_sql_file!("../sql/grants.sql", name = "grants", finalize);

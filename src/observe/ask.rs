@@ -26,6 +26,8 @@ pub struct Peer {
 /// One statement that gives one value, for every node the same but for its parameters.
 pub struct Question<'a> {
     pub statement: &'a str,
+    /// For a login: a node that is not there is not waited for as long as one that works.
+    pub login: Duration,
     /// For all nodes together. A node that runs longer is told so by `statement_timeout`, and one
     /// that is no longer listened to notices that by itself.
     pub deadline: Duration,
@@ -94,12 +96,13 @@ async fn interview(
             .parameters(&peer.name, endpoint, Some(peer.nodeid))
             .map_err(|message| failure(ProbeFailureKind::Other, &message))?;
         bound(&mut login, question.deadline);
-        match Login::connect(&login).await {
-            Ok(mut session) => {
+        match tokio::time::timeout(question.login, Login::connect(&login)).await {
+            Err(_) => last = late(question.login),
+            Ok(Ok(mut session)) => {
                 session.allow(question.most_bytes);
                 return session.value(question.statement, &parameters).await;
             }
-            Err(failure) => last = failure,
+            Ok(Err(failure)) => last = failure,
         }
     }
     Err(last)

@@ -90,6 +90,26 @@ pub fn contained<T>(body: impl FnOnce() -> Result<T, Error>) -> Result<T, Error>
     .execute()
 }
 
+/// Runs `body` with the rights of a role, and puts the caller's back; after an ERROR the abort does.
+pub fn as_role<T>(role: pg_sys::Oid, context: i32, body: impl FnOnce() -> T) -> T {
+    let (mut user, mut before) = (pg_sys::InvalidOid, 0);
+    // SAFETY: what was read is what is put back.
+    unsafe {
+        pg_sys::GetUserIdAndSecContext(&mut user, &mut before);
+        pg_sys::SetUserIdAndSecContext(role, before | context);
+        let result = body();
+        pg_sys::SetUserIdAndSecContext(user, before);
+        result
+    }
+}
+
+/// Runs `body` as the bootstrap superuser, whoever calls: only for what the caller's own arguments
+/// do not reach.
+pub fn as_superuser<T>(body: impl FnOnce() -> T) -> T {
+    let context = pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32;
+    as_role(pg_sys::Oid::from(pg_sys::BOOTSTRAP_SUPERUSERID), context, body)
+}
+
 fn abort() {
     // SAFETY: ends the transaction whatever its state, and releases what it held.
     unsafe { pg_sys::AbortCurrentTransaction() };

@@ -4,6 +4,23 @@
 use super::summary::Summary;
 use serde::{Deserialize, Serialize};
 
+/// Where a placement is, as `pg_dist_node` names it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Node {
+    pub nodeid: i32,
+    pub nodename: String,
+    pub nodeport: u16,
+}
+
+/// What was measured, and where.
+#[derive(Clone, Debug)]
+pub struct Placed {
+    pub node: Node,
+    /// None for a table that Citus does not know.
+    pub shardid: Option<i64>,
+    pub measured: Measured,
+}
+
 /// What was measured of one index of one placement, or why not.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Measured {
@@ -21,7 +38,7 @@ pub struct Measured {
     pub ci_high: Option<f64>,
     pub p10: Option<f64>,
     pub returned_ratio: Option<f64>,
-    pub duration_ms: f64,
+    pub duration_ms: Option<f64>,
     /// What to know about the figures, or why there are none.
     pub note: Option<String>,
     /// The relation has no hnsw or ivfflat index.
@@ -40,13 +57,15 @@ impl Measured {
         }
     }
 
+    /// With figures to a millionth: more digits would only show how sums are rounded.
     pub fn with(mut self, summary: Summary) -> Self {
+        let round = |value: f64| (value * 1e6).round() / 1e6;
         self.queries = summary.queries;
-        self.recall = Some(summary.recall);
-        self.ci_low = summary.interval.map(|(low, _)| low);
-        self.ci_high = summary.interval.map(|(_, high)| high);
-        self.p10 = Some(summary.p10);
-        self.returned_ratio = Some(summary.returned_ratio);
+        self.recall = Some(round(summary.recall));
+        self.ci_low = summary.interval.map(|(low, _)| round(low));
+        self.ci_high = summary.interval.map(|(_, high)| round(high));
+        self.p10 = Some(round(summary.p10));
+        self.returned_ratio = Some(round(summary.returned_ratio));
         self
     }
 }

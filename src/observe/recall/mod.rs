@@ -2,11 +2,12 @@
 //! after another, within one budget.
 //! Must not write, nor let one relation's failure cost the others their answer.
 
+pub mod cluster;
 mod heap_pass;
 mod index;
 mod sample;
 mod search;
-mod target;
+pub mod target;
 
 use crate::decide::recall::ask::Ask;
 use crate::decide::recall::result::Measured;
@@ -56,7 +57,7 @@ pub fn measure(relations: &[String], ask: &Ask) -> Vec<Measured> {
         };
         answer.relation = (*relation).to_owned();
         answer.index = Some(target.index_name.clone());
-        answer.duration_ms = started.elapsed().as_secs_f64() * 1e3;
+        answer.duration_ms = Some((started.elapsed().as_secs_f64() * 1e6).round() / 1e3);
         answers.push(answer);
     }
     answers

@@ -1,10 +1,11 @@
-//! Owns finding what there is to measure: the relation by its name, whether the caller may read it,
+//! Owns finding what there is to measure: whether the caller may read it, the relation by its name,
 //! its ANN indexes; and opening one as the owner of the table, as an index build does.
 //! Must not run anything of the table's owner with the caller's rights.
 
 use super::index::AnnIndex;
 use crate::error::Error;
 use crate::observe::citus_nodes::setting;
+use crate::worker::containment::as_role;
 use pgrx::{PgList, pg_sys};
 use std::ffi::{CStr, CString};
 
@@ -43,18 +44,15 @@ impl Target {
         // everything that is taken here.
         unsafe {
             let heap = pg_sys::relation_open(self.heap, SHARE);
-            let owner = (*(*heap).rd_rel).relowner;
-            let (mut user, mut context) = (pg_sys::InvalidOid, 0);
-            pg_sys::GetUserIdAndSecContext(&mut user, &mut context);
-            let restricted = context | pg_sys::SECURITY_RESTRICTED_OPERATION as i32;
-            pg_sys::SetUserIdAndSecContext(owner, restricted);
-            let result = with_settings(&[(c"search_path", "pg_catalog, pg_temp")], || {
-                let index = AnnIndex::open(heap, self.index)?;
-                let result = body(&index);
-                index.close();
-                result
+            let restricted = pg_sys::SECURITY_RESTRICTED_OPERATION as i32;
+            let result = as_role((*(*heap).rd_rel).relowner, restricted, || {
+                with_settings(&[(c"search_path", "pg_catalog, pg_temp")], || {
+                    let index = AnnIndex::open(heap, self.index)?;
+                    let result = body(&index);
+                    index.close();
+                    result
+                })
             });
-            pg_sys::SetUserIdAndSecContext(user, context);
             pg_sys::relation_close(heap, SHARE);
             result
         }
@@ -80,35 +78,40 @@ pub fn find(relation: &str) -> Result<Vec<Target>, Error> {
             return Err(Error::Internal("there is no such relation on the node".into()));
         }
         let heap = pg_sys::relation_open(oid, pg_sys::NoLock as i32);
-        let found = may_measure(heap).and_then(|()| indexes(heap));
+        let found = indexes(heap);
         pg_sys::relation_close(heap, SHARE);
         found
     }
 }
 
-/// Whether the caller may read all rows; nothing else would keep a row-level policy.
-unsafe fn may_measure(heap: pg_sys::Relation) -> Result<(), Error> {
-    // SAFETY: an open relation, and lookups in the caches.
-    unsafe {
-        let oid = (*heap).rd_id;
-        let kind = (*(*heap).rd_rel).relkind as u8;
-        if kind != pg_sys::RELKIND_RELATION && kind != pg_sys::RELKIND_MATVIEW {
-            return Err(Error::Internal("it is not a table".into()));
-        }
-        let allowed =
-            pg_sys::pg_class_aclcheck(oid, pg_sys::GetUserId(), pg_sys::ACL_SELECT as u64);
-        if allowed != pg_sys::AclResult::ACLCHECK_OK {
-            return Err(Error::Internal("permission denied: it takes SELECT on the table".into()));
-        }
-        let security = pg_sys::check_enable_rls(oid, pg_sys::InvalidOid, true);
-        if security == pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32 {
-            return Err(Error::Internal("permission denied: a row-level policy hides rows".into()));
-        }
+/// Whether the caller may read all rows of a table: whoever may not must not learn from distances
+/// either.
+///
+/// Errors: 42501, with what it takes.
+pub fn may_read(relation: pg_sys::Oid) -> Result<(), Error> {
+    // SAFETY: lookups in the caches; a table that is gone raises.
+    let (granted, security) = unsafe {
+        let select = u64::from(pg_sys::ACL_SELECT);
+        (
+            pg_sys::pg_class_aclcheck(relation, pg_sys::GetUserId(), select),
+            pg_sys::check_enable_rls(relation, pg_sys::InvalidOid, true),
+        )
+    };
+    if granted != pg_sys::AclResult::ACLCHECK_OK {
+        return Err(Error::MayNotRead("It takes SELECT on the table."));
+    }
+    if security == pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32 {
+        return Err(Error::MayNotRead("A row-level policy hides rows from this role."));
     }
     Ok(())
 }
 
 unsafe fn indexes(heap: pg_sys::Relation) -> Result<Vec<Target>, Error> {
+    // SAFETY: an open relation.
+    let kind = unsafe { (*(*heap).rd_rel).relkind as u8 };
+    if kind != pg_sys::RELKIND_RELATION && kind != pg_sys::RELKIND_MATVIEW {
+        return Err(Error::Internal("it is not a table".into()));
+    }
     let mut found = Vec::new();
     // SAFETY: an open relation; its list of indexes is a copy.
     unsafe {

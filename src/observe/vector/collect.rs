@@ -77,7 +77,8 @@ fn peer(node: &CatalogNode) -> Option<Peer> {
 }
 
 fn question(others: Vec<Peer>, deadline: Duration) -> Result<BTreeMap<i32, NodeAnswer>, Error> {
-    let question = Question { statement: STATEMENT, deadline, most_bytes: MOST_BYTES };
+    let question =
+        Question { statement: STATEMENT, login: deadline, deadline, most_bytes: MOST_BYTES };
     let peers: Vec<(Peer, Vec<String>)> = others.into_iter().map(|peer| (peer, vec![])).collect();
     let answers = ask(&peers, &question, &local::credentials()?)?;
     let understood = |text: String| {
