@@ -154,3 +154,5 @@ COMMENT ON COLUMN fleet.vector_progress.elapsed IS 'Time since it began';
 COMMENT ON COLUMN fleet.vector_progress.remaining IS 'Estimated time left, at the pace so far';
 COMMENT ON FUNCTION fleet.vector_recall(regclass, integer, integer, interval) IS 'Recall of every vector index of a table, per placement and measured there, with a confidence interval';
 COMMENT ON FUNCTION fleet.shard_recall(text[], integer, integer, bigint) IS 'Recall of the vector indexes of tables of this node; fleet.vector_recall asks every node for it';
+COMMENT ON FUNCTION fleet.set_search_option(text, text) IS 'Sets an option of vector searches or index builds for the database on every node; NULL resets it';
+COMMENT ON FUNCTION fleet.check_search_option(text, text) IS 'Whether this node would take a value for an option; fleet.set_search_option asks every node for it';

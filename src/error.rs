@@ -61,11 +61,15 @@ pub enum Error {
     NoVectors,
     #[error("the table has no hnsw or ivfflat index")]
     NoAnnIndex { lacks_dimensions: bool },
+    #[error("{0:?} is not an option of vector searches or index builds")]
+    NoSuchOption(String),
+    #[error("node {node} does not take the setting: {message}")]
+    NodeDeclines { node: String, message: String },
     #[error("{0}")]
     BadAsk(#[from] BadAsk),
     /// An ERROR raised inside a transaction of the controller.
     #[error("{message}")]
-    Raised { sqlstate: PgSqlErrorCode, message: String },
+    Raised { sqlstate: PgSqlErrorCode, message: String, hint: Option<String> },
     #[error("{0}")]
     Internal(String),
 }
@@ -100,14 +104,17 @@ impl Error {
             Self::NotATable(_) | Self::NoVectors => PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
             Self::MayNotRead(_) => PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
             Self::NoAnnIndex { .. } => PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-            Self::BadAsk(_) => PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            Self::NodeDeclines { .. } => PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            Self::NoSuchOption(_) | Self::BadAsk(_) => {
+                PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE
+            }
             Self::NoAnswer { .. } => PgSqlErrorCode::ERRCODE_QUERY_CANCELED,
             Self::PassFailed(_) | Self::Internal(_) => PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
             Self::Raised { sqlstate, .. } => *sqlstate,
         }
     }
 
-    fn hint(&self) -> Option<&'static str> {
+    fn hint(&self) -> Option<&str> {
         Some(match self {
             Self::NotSuperuser(_) => {
                 "Run the command as a superuser: it changes the cluster's metadata."
@@ -145,6 +152,12 @@ impl Error {
             Self::NoAnnIndex { .. } => {
                 "Without one every search is exact. CREATE INDEX ON ... USING hnsw (column vector_cosine_ops);"
             }
+            Self::NoSuchOption(_) => {
+                "Options are hnsw.ef_search, hnsw.iterative_scan, hnsw.max_scan_tuples, hnsw.scan_mem_multiplier, ivfflat.probes, ivfflat.max_probes, ivfflat.iterative_scan, maintenance_work_mem and max_parallel_maintenance_workers."
+            }
+            Self::NodeDeclines { .. } => {
+                "Nothing has been changed on any node. A node that is down has to be back, or be disabled with citus_disable_node()."
+            }
             Self::BadAsk(_) => {
                 "The defaults are 10 neighbours of 100 rows within 30 s; a sample larger than the table is all of it."
             }
@@ -176,6 +189,8 @@ impl Error {
                 "The controller drops what Citus has left there as soon as it answers; fleet.workers says what keeps it."
             }
             Self::PassFailed(_) | Self::Raised { .. } | Self::Internal(_) => return None,
+            Self::Raised { hint, .. } => return hint.as_deref(),
+            Self::PassFailed(_) | Self::Internal(_) => return None,
         })
     }
 

@@ -13,6 +13,7 @@ pub mod preflight;
 pub mod recall;
 pub mod registered;
 pub mod schedule;
+pub mod search_options;
 pub mod sources;
 pub mod vector;
 pub mod verdict;

@@ -10,4 +10,5 @@ pub mod naming;
 pub mod network;
 pub mod probe;
 pub mod recall;
+pub mod search_option;
 pub mod vector;

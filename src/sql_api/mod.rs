@@ -5,6 +5,7 @@ mod doctor;
 mod locks;
 mod removal;
 pub mod recall;
+pub mod search_options;
 #[cfg(any(test, feature = "pg_test"))]
 mod tests;
 mod vector;

@@ -117,9 +117,11 @@ fn abort() {
 
 fn describe(cause: CaughtError) -> Error {
     match cause {
-        CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => {
-            Error::Raised { sqlstate: report.sql_error_code(), message: one_line(report.message()) }
-        }
+        CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => Error::Raised {
+            sqlstate: report.sql_error_code(),
+            message: one_line(report.message()),
+            hint: report.hint().map(one_line),
+        },
         CaughtError::RustPanic { ereport, .. } => Error::Internal(one_line(ereport.message())),
     }
 }

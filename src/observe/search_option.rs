@@ -1,0 +1,112 @@
+//! Owns what an option of searches is on a node, and whether the node would take another value.
+//! Must not set anything.
+
+use super::ask::{Answer, Peer, Question, ask};
+use super::citus_nodes as local;
+use crate::decide::search_options::is_of_vector;
+use crate::error::Error;
+use crate::worker::containment::contained;
+use pgrx::{PgLogLevel, pg_sys};
+use serde::{Deserialize, Serialize};
+use std::ffi::CString;
+use std::time::Duration;
+
+/// What new sessions start with.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Setting {
+    pub before: Option<String>,
+    pub after: Option<String>,
+}
+
+/// A primary of `pg_dist_node`, the coordinator left out.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Node {
+    pub nodeid: i32,
+    pub nodename: String,
+    pub nodeport: u16,
+    pub isactive: bool,
+}
+
+/// Checks a value by this server's pgvector, and says what it is here.
+///
+/// Errors: those of SET for a value that is not accepted, or a setting that is not known; 58P01
+/// where the library of pgvector is not there.
+pub fn check(option: &str, value: Option<&str>) -> Result<Setting, Error> {
+    let c_string =
+        |text: &str| CString::new(text).map_err(|_| Error::Internal("a zero byte".into()));
+    // Contained, because pgrx would add its own to the DETAIL of an ERROR that passes it.
+    // SAFETY: loading and checking raise when they fail; nothing is set.
+    contained(|| unsafe {
+        if is_of_vector(option) {
+            pg_sys::load_file(c"$libdir/vector".as_ptr(), false);
+        }
+        if let Some(value) = value {
+            pg_sys::set_config_option(
+                c_string(option)?.as_ptr(),
+                c_string(value)?.as_ptr(),
+                pg_sys::GucContext::PGC_USERSET,
+                pg_sys::GucSource::PGC_S_SESSION,
+                pg_sys::GucAction::GUC_ACTION_SET,
+                false,
+                PgLogLevel::ERROR as i32,
+                false,
+            );
+        }
+        Ok(())
+    })?;
+    local::value(include_str!("search_option.sql"), &[option.into(), value.into()])
+}
+
+/// The other nodes of the cluster, and the name of this one.
+pub fn nodes() -> Result<(Option<Node>, Vec<Node>), Error> {
+    if !local::is_installed(c"citus") {
+        return Ok((None, Vec::new()));
+    }
+    #[derive(Deserialize)]
+    struct Row {
+        groupid: i32,
+        #[serde(flatten)]
+        node: Node,
+    }
+    let rows: Vec<Row> = local::value(
+        "SELECT COALESCE(pg_catalog.json_agg(pg_catalog.json_build_object(
+           'groupid', d.groupid, 'nodeid', d.nodeid, 'nodename', d.nodename,
+           'nodeport', d.nodeport, 'isactive', d.isactive) ORDER BY d.nodeid), '[]')::pg_catalog.text
+         FROM pg_catalog.pg_dist_node d
+         WHERE d.noderole::pg_catalog.text OPERATOR(pg_catalog.=) 'primary'",
+        &[],
+    )?;
+    let (own, others): (Vec<Row>, Vec<Row>) = rows.into_iter().partition(|row| row.groupid == 0);
+    let own = own.into_iter().next().map(|row| row.node);
+    Ok((own, others.into_iter().map(|row| row.node).collect()))
+}
+
+/// Lets other nodes check, all at the same time.
+pub fn check_on(
+    nodes: &[Node],
+    option: &str,
+    value: Option<&str>,
+    deadline: Duration,
+) -> Result<Vec<Result<Setting, String>>, Error> {
+    // The question's parameters are never NULL.
+    let statement = match value {
+        Some(_) => "SELECT fleet.check_search_option($1, $2)::pg_catalog.text",
+        None => "SELECT fleet.check_search_option($1, NULL)::pg_catalog.text",
+    };
+    let parameters: Vec<String> =
+        [Some(option), value].into_iter().flatten().map(str::to_owned).collect();
+    let peer = |node: &Node| Peer {
+        nodeid: node.nodeid,
+        name: node.nodename.clone(),
+        port: node.nodeport,
+    };
+    let peers: Vec<(Peer, Vec<String>)> =
+        nodes.iter().map(|node| (peer(node), parameters.clone())).collect();
+    let question = Question { statement, login: deadline, deadline, most_bytes: 1 << 20 };
+    let answers = ask(&peers, &question, &local::credentials()?)?;
+    let understood = |answer: Answer| {
+        let text = answer.map_err(|failure| failure.message)?;
+        serde_json::from_str(&text).map_err(|error| format!("unexpected answer: {error}"))
+    };
+    Ok(answers.into_iter().map(understood).collect())
+}

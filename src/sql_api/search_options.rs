@@ -1,0 +1,96 @@
+//! Owns `fleet.set_search_option`: who may call it and where, and its rows.
+//! Must not change anything before every node has agreed.
+
+use crate::apply::search_options as apply;
+use crate::decide::search_options::option;
+use crate::error::Error;
+use crate::observe::citus_nodes as local;
+use crate::observe::search_option::{self, Setting};
+use pgrx::prelude::*;
+
+#[pg_schema]
+pub mod fleet {
+    use super::{checked, set};
+    use crate::error::Error;
+    use pgrx::Json;
+    use pgrx::prelude::*;
+
+    /// Sets an option of vector searches or index builds for the database, on every node and, by
+    /// Citus's own hand, on every node that is added later; NULL resets it. It says what new
+    /// sessions start with on each node, before and after; sessions that are open keep what they
+    /// have, the connections to workers that they hold included.
+    ///
+    /// The value is checked by the pgvector of every active node before any is changed, and the
+    /// change is part of the caller's transaction, which Citus commits on all nodes in two phases: a
+    /// node that fails before the commit undoes it everywhere, one that fails in the middle of it
+    /// has it as soon as Citus has recovered the transaction. A disabled node shows NULLs: it gets
+    /// the setting when it is activated.
+    ///
+    /// Errors: 42501 unless superuser; 22023 for what is no such option, and what SET says of a
+    /// value; 55000 on a worker, and naming the node that does not answer or does not accept it.
+    #[allow(clippy::type_complexity)]
+    #[pg_extern(volatile, parallel_unsafe)]
+    pub fn set_search_option(
+        name: Option<String>,
+        value: Option<String>,
+    ) -> TableIterator<
+        'static,
+        (
+            name!(nodename, String),
+            name!(nodeport, i32),
+            name!(before, Option<String>),
+            name!(after, Option<String>),
+        ),
+    > {
+        let rows = set(&name.unwrap_or_default(), value.as_deref())
+            .unwrap_or_else(|error: Error| error.raise());
+        TableIterator::new(rows.into_iter().map(|(nodename, nodeport, setting)| {
+            (nodename, i32::from(nodeport), setting.before, setting.after)
+        }))
+    }
+
+    /// Whether this node would take a value for an option, and what new sessions start with before
+    /// and after; `fleet.set_search_option` asks every node. Sets nothing.
+    ///
+    /// Errors: 42501 unless superuser; 22023 for what is no such option, and what SET says.
+    #[pg_extern(volatile, parallel_unsafe)]
+    pub fn check_search_option(name: Option<String>, value: Option<String>) -> Json {
+        let setting = checked(&name.unwrap_or_default(), value.as_deref())
+            .unwrap_or_else(|error: Error| error.raise());
+        Json(serde_json::json!(setting))
+    }
+}
+
+fn checked(name: &str, value: Option<&str>) -> Result<Setting, Error> {
+    super::require_superuser("fleet.check_search_option()")?;
+    let option = option(name).ok_or_else(|| Error::NoSuchOption(name.to_owned()))?;
+    search_option::check(option, value)
+}
+
+fn set(name: &str, value: Option<&str>) -> Result<Vec<(String, u16, Setting)>, Error> {
+    super::require_superuser("fleet.set_search_option()")?;
+    super::require_primary("fleet.set_search_option()")?;
+    if let Some(group) = local::own_group()?.filter(|group| *group != 0) {
+        return Err(Error::NotCoordinator { group });
+    }
+    let option = option(name).ok_or_else(|| Error::NoSuchOption(name.to_owned()))?;
+    let (own, others) = search_option::nodes()?;
+    let (name, port) = match own {
+        Some(node) => (node.nodename, node.nodeport),
+        None => ("localhost".to_owned(), crate::settings::own_port() as u16),
+    };
+    let mut rows = vec![(name, port, search_option::check(option, value)?)];
+    let (active, disabled): (Vec<_>, Vec<_>) = others.into_iter().partition(|node| node.isactive);
+    let answers =
+        search_option::check_on(&active, option, value, crate::settings::health_timeout())?;
+    for (node, answer) in active.into_iter().zip(answers) {
+        let setting = answer.map_err(|message| Error::NodeDeclines {
+            node: format!("{}:{}", node.nodename, node.nodeport),
+            message,
+        })?;
+        rows.push((node.nodename, node.nodeport, setting));
+    }
+    rows.extend(disabled.into_iter().map(|n| (n.nodename, n.nodeport, Setting::default())));
+    apply::set(option, value)?;
+    Ok(rows)
+}
