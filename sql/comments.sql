@@ -156,3 +156,24 @@ COMMENT ON FUNCTION fleet.vector_recall(regclass, integer, integer, interval) IS
 COMMENT ON FUNCTION fleet.shard_recall(text[], integer, integer, bigint) IS 'Recall of the vector indexes of tables of this node; fleet.vector_recall asks every node for it';
 COMMENT ON FUNCTION fleet.set_search_option(text, text) IS 'Sets an option of vector searches or index builds for the database on every node; NULL resets it';
 COMMENT ON FUNCTION fleet.check_search_option(text, text) IS 'Whether this node would take a value for an option; fleet.set_search_option asks every node for it';
+
+COMMENT ON TABLE fleet.recall_results IS 'The last measured recall of every vector index of every placement, by citus_fleet.recall_interval or by a superuser''s fleet.vector_recall()';
+COMMENT ON COLUMN fleet.recall_results.relation IS 'The table; for a partition, the table that it belongs to';
+COMMENT ON COLUMN fleet.recall_results.nodename IS 'The node that measured it, as in pg_dist_node';
+COMMENT ON COLUMN fleet.recall_results.nodeport IS 'Its port';
+COMMENT ON COLUMN fleet.recall_results.shardid IS 'The shard; NULL for a table that Citus does not know';
+COMMENT ON COLUMN fleet.recall_results.placement IS 'The relation that was measured on the node';
+COMMENT ON COLUMN fleet.recall_results.index IS 'The index of that relation';
+COMMENT ON COLUMN fleet.recall_results.filenode IS 'The file of the index: after a rebuild the result does not count';
+COMMENT ON COLUMN fleet.recall_results.settings IS 'The search settings that it was measured by: after a change the result does not count';
+COMMENT ON COLUMN fleet.recall_results.k IS 'Neighbours that were asked for';
+COMMENT ON COLUMN fleet.recall_results.queries IS 'Rows that were asked with';
+COMMENT ON COLUMN fleet.recall_results.recall IS 'The mean over the queries of the share of true neighbours that came back';
+COMMENT ON COLUMN fleet.recall_results.ci_low IS 'Lower end of its 95 % confidence interval';
+COMMENT ON COLUMN fleet.recall_results.ci_high IS 'Upper end of its 95 % confidence interval';
+COMMENT ON COLUMN fleet.recall_results.p10 IS 'The recall that nine queries in ten reach';
+COMMENT ON COLUMN fleet.recall_results.returned_ratio IS 'Rows that came back against rows that there were to come: below 1, LIMIT k gives fewer than k rows';
+COMMENT ON COLUMN fleet.recall_results.duration IS 'How long the node took';
+COMMENT ON COLUMN fleet.recall_results.note IS 'What to know about the figures';
+COMMENT ON COLUMN fleet.recall_results.measured_at IS 'When it was measured';
+COMMENT ON INDEX fleet.recall_results_pkey IS 'One result for each index of each placement';

@@ -21,6 +21,7 @@ extension_sql_file!(
     name = "views",
     requires = ["tables", sql_api::fleet::snapshot]
 );
+extension_sql_file!("../sql/recall.sql", name = "recall", requires = ["tables"]);
 extension_sql_file!(
     "../sql/vector.sql",
     name = "vector",
@@ -32,6 +33,7 @@ extension_sql_file!(
     requires = [
         "views",
         "vector",
+        "recall",
         sql_api::pg_catalog::citus_autoregister,
         sql_api::fleet::vector_health,
         sql_api::fleet::status,

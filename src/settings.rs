@@ -29,6 +29,8 @@ static COORDINATOR_HOST: GucSetting<Option<CString>> =
     GucSetting::<Option<CString>>::new(Some(c""));
 static REBALANCE_ON_JOIN: GucSetting<bool> = GucSetting::<bool>::new(false);
 static EVENT_RETENTION: GucSetting<i32> = GucSetting::<i32>::new(30 * 24 * 3600);
+static RECALL_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(0);
+static RECALL_TARGET: GucSetting<f64> = GucSetting::<f64>::new(0.9);
 static HEALTH_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(5_000);
 static INDEX_MIN_ROWS: GucSetting<i32> = GucSetting::<i32>::new(10_000);
 static STALLED_AFTER: GucSetting<i32> = GucSetting::<i32>::new(600);
@@ -95,6 +97,14 @@ pub fn health_thresholds() -> Thresholds {
         index_min_rows: INDEX_MIN_ROWS.get().into(),
         stalled_after: STALLED_AFTER.get().into(),
     }
+/// `citus_fleet.recall_interval`: zero means never.
+pub fn recall_interval() -> Duration {
+    seconds(&RECALL_INTERVAL)
+}
+
+/// `citus_fleet.recall_target`, from 0 to 1.
+pub fn recall_target() -> f64 {
+    RECALL_TARGET.get()
 }
 
 /// The port this server listens on.
@@ -280,6 +290,25 @@ pub fn define(preloaded: bool) {
         7 * 24 * 3600,
         GucContext::Userset,
         s,
+    );
+        c"citus_fleet.recall_interval",
+        c"How often the recall of all vector indexes is sampled by itself; 0 = never.",
+        c"A process of its own reads every row of one table after another, within fleet.vector_recall's default budget for each.",
+        &RECALL_INTERVAL,
+        0,
+        365 * 24 * 3600,
+        GucContext::Sighup,
+        s,
+    );
+    GucRegistry::define_float_guc(
+        c"citus_fleet.recall_target",
+        c"The recall that every vector index should have, from 0 to 1.",
+        c"Health is yellow where a sampled index is below it, and red where its confidence interval is.",
+        &RECALL_TARGET,
+        0.0,
+        1.0,
+        GucContext::Sighup,
+        GucFlags::default(),
     );
     // SAFETY: the string is static, and the library is being loaded by the only thread there is.
     unsafe { pg_sys::MarkGUCPrefixReserved(c"citus_fleet".as_ptr()) };

@@ -6,6 +6,7 @@ use crate::decide::recall::result::{Measured, Placed};
 use crate::error::Error;
 use crate::observe::recall::{self, cluster, target};
 use crate::settings::Settings;
+use crate::worker::sampler::results;
 use pgrx::datum::Interval;
 use pgrx::prelude::*;
 
@@ -26,6 +27,10 @@ pub mod fleet {
     /// its 95 % confidence interval, `p10` what nine queries in ten reach, `returned_ratio` the
     /// rows that came back against those that there were to come. A placement that could not be
     /// measured, its node being down or the `budget` too short, is a row with a `note`.
+    ///
+    /// The tables are only read. Figures for the default `k` of at least the default `sample` are
+    /// kept in `fleet.recall_results`, for health to look at, where a superuser calls in a
+    /// transaction that may write.
     ///
     /// Errors: 22023 for arguments that make no sense; 42809 for what is no table or has no
     /// vectors; 55000 for a table without a vector index, and on a worker; 42501 without SELECT on
@@ -124,7 +129,16 @@ fn vector_recall_rows(
         rows.extend(plan.measure_elsewhere(&ask, &credentials, settings.probe_timeout)?);
     }
     plan.check(&rows)?;
+    if ask.is_to_be_kept() && may_write() {
+        results::store(relation, &ask, &rows)?;
+    }
     Ok(rows)
+}
+
+/// Whether the figures can be kept: a superuser's transaction that may write.
+fn may_write() -> bool {
+    // SAFETY: flags of this session and of the server.
+    unsafe { pg_sys::superuser() && !pg_sys::XactReadOnly && !pg_sys::RecoveryInProgress() }
 }
 
 fn require_table(relation: pg_sys::Oid) -> Result<(), Error> {

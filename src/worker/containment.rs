@@ -16,9 +16,17 @@ const DEADLINE: Duration = Duration::from_secs(15);
 /// Runs `body` in a transaction with a snapshot. An `Err`, an ERROR, a panic or the deadline aborts
 /// it. A request to end the process ends it.
 pub fn transaction<T>(body: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    transaction_within(DEADLINE, body)
+}
+
+/// The same with another deadline.
+pub fn transaction_within<T>(
+    deadline: Duration,
+    body: impl FnOnce() -> Result<T, Error>,
+) -> Result<T, Error> {
     PgTryBuilder::new(AssertUnwindSafe(|| {
         // Until after the commit, in which Citus waits for the other nodes.
-        let _deadline = StatementDeadline::start(DEADLINE);
+        let _deadline = StatementDeadline::start(deadline);
         // SAFETY: no transaction is open; the snapshot is popped before the commit.
         unsafe {
             pg_sys::SetCurrentStatementStartTimestamp();

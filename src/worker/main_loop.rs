@@ -6,6 +6,7 @@ use super::board::{self, Request};
 use super::containment::transaction;
 use super::events;
 use super::memory::Memory;
+use super::sampler::start::Sampler;
 use super::status::{Report, Role, Snapshot};
 use super::{cycle, signals};
 use crate::error::Error;
@@ -53,7 +54,7 @@ fn connect() -> Result<(), Error> {
     board::take_over()
 }
 
-fn initialize(database: Option<&std::ffi::CStr>) {
+pub fn initialize(database: Option<&std::ffi::CStr>) {
     let database = database.map_or(std::ptr::null(), |name| name.as_ptr());
     // SAFETY: called once in this process; no role means the bootstrap superuser. The search path
     // is one that nobody else can plant operators in.
@@ -81,10 +82,11 @@ fn exists(database: &std::ffi::CStr) -> Result<bool, Error> {
 fn serve() -> Result<(), Error> {
     let mut network = Network::new().map_err(|error| Error::Internal(error.to_string()))?;
     let mut memory: Option<Memory> = None;
+    let mut sampler = Sampler::default();
     let mut last_error = String::new();
     loop {
         signals::attend();
-        let wait = match step(&mut network, &mut memory) {
+        let wait = match step(&mut network, &mut memory, &mut sampler) {
             Ok(wait) => {
                 last_error.clear();
                 wait
@@ -106,7 +108,11 @@ fn serve() -> Result<(), Error> {
 }
 
 /// Does whatever this server is for, once, and says how long to wait.
-fn step(network: &mut Network, memory: &mut Option<Memory>) -> Result<Duration, Error> {
+fn step(
+    network: &mut Network,
+    memory: &mut Option<Memory>,
+    sampler: &mut Sampler,
+) -> Result<Duration, Error> {
     let request = board::pending_request()?;
     let role = transaction(role)?;
     if role != Role::Coordinator {
@@ -117,7 +123,9 @@ fn step(network: &mut Network, memory: &mut Option<Memory>) -> Result<Duration, 
         Some(memory) => memory,
         None => memory.insert(Memory::new(transaction(events::last_standings)?)),
     };
-    Ok(cycle::run(network, memory, request)?.unwrap_or_default())
+    let wait = cycle::run(network, memory, request)?.unwrap_or_default();
+    sampler.attend(settings::recall_interval())?;
+    Ok(wait)
 }
 
 fn role() -> Result<Role, Error> {

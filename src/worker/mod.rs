@@ -8,5 +8,6 @@ pub mod events;
 pub mod main_loop;
 pub mod memory;
 pub mod register;
+pub mod sampler;
 pub mod signals;
 pub mod status;

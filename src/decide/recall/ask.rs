@@ -33,6 +33,15 @@ pub enum BadAsk {
 }
 
 impl Ask {
+    /// As `fleet.vector_recall` asks where nothing else is said.
+    pub const DEFAULT: Self = Self { k: 10, sample: 100, budget: Duration::from_secs(30) };
+
+    /// Whether the figures are fit to be kept for health: of as many neighbours as are always asked
+    /// for, and of enough queries.
+    pub fn is_to_be_kept(&self) -> bool {
+        self.k == Self::DEFAULT.k && self.sample >= Self::DEFAULT.sample
+    }
+
     /// Checks the arguments of `fleet.vector_recall`; the budget is in microseconds.
     pub fn new(k: i32, sample: i32, budget_us: i64) -> Result<Self, BadAsk> {
         let (k, sample) = (i64::from(k), i64::from(sample));
