@@ -97,6 +97,8 @@ pub fn health_thresholds() -> Thresholds {
         index_min_rows: INDEX_MIN_ROWS.get().into(),
         stalled_after: STALLED_AFTER.get().into(),
     }
+}
+
 /// `citus_fleet.recall_interval`: zero means never.
 pub fn recall_interval() -> Duration {
     seconds(&RECALL_INTERVAL)
@@ -291,6 +293,7 @@ pub fn define(preloaded: bool) {
         GucContext::Userset,
         s,
     );
+    GucRegistry::define_int_guc(
         c"citus_fleet.recall_interval",
         c"How often the recall of all vector indexes is sampled by itself; 0 = never.",
         c"A process of its own reads every row of one table after another, within fleet.vector_recall's default budget for each.",

@@ -18,7 +18,7 @@ pub fn suite() -> Vec<Test> {
 }
 
 /// Plants functions and operators that shout in `public`, first in everybody's search path.
-fn plant(server: &Server) {
+pub fn plant(server: &Server) {
     server.run(
         "CREATE FUNCTION public.shout() RETURNS bool LANGUAGE plpgsql AS
            $$ BEGIN RAISE WARNING 'HOSTILE CODE RAN'; RETURN true; END $$;

@@ -18,6 +18,7 @@ mod probe;
 mod rebalance;
 mod registration;
 mod removal;
+mod search_options;
 mod settings;
 mod sql_surface;
 mod stopping;
@@ -26,6 +27,9 @@ mod vector_builds;
 mod vector_cluster;
 mod vector_indexes;
 mod vector_upkeep;
+mod vector_views;
+mod vector_recall;
+mod vector_recall_schedule;
 mod vector_views;
 mod without_citus;
 
@@ -63,6 +67,9 @@ fn main() {
         vector_builds::suite(),
         vector_cluster::suite(),
         vector_views::suite(),
+        vector_recall::suite(),
+        vector_recall_schedule::suite(),
+        search_options::suite(),
         without_citus::suite(),
         compose::suite(),
     ];
