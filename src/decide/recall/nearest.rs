@@ -75,11 +75,12 @@ impl Nearest {
     }
 
     /// Judges what an index returned, by distances that the same function gave. Rows as far as the
-    /// last exact neighbour are hits: which of them are returned is chance. None where the query had
+    /// last exact neighbour are hits: which of them are returned is chance. So are rows that are
+    /// farther by no more than `slack`, which is what the index may round. None where the query had
     /// no neighbours at all.
-    pub fn score(&self, returned: &[f64]) -> Option<Score> {
+    pub fn score(&self, returned: &[f64], slack: f64) -> Option<Score> {
         let available = self.greatest_first.len();
-        let last = self.greatest_first.peek()?.0;
+        let last = self.greatest_first.peek()?.0 + slack;
         let hits = returned.iter().take(available).filter(|distance| **distance <= last).count();
         Some(Score { hits, returned: returned.len().min(available), available })
     }
@@ -101,31 +102,42 @@ mod tests {
         let exact = nearest(3, &[5.0, 1.0, 2.0, 2.0, 2.0, 9.0]);
         // Which two of the three at 2.0 come back is chance.
         assert_eq!(
-            exact.score(&[1.0, 2.0, 2.0]),
+            exact.score(&[1.0, 2.0, 2.0], 0.0),
             Some(Score { hits: 3, returned: 3, available: 3 })
         );
-        assert_eq!(exact.score(&[2.0, 2.0, 5.0]).map(|score| score.hits), Some(2));
-        assert_eq!(exact.score(&[]), Some(Score { hits: 0, returned: 0, available: 3 }));
+        assert_eq!(exact.score(&[2.0, 2.0, 5.0], 0.0).map(|score| score.hits), Some(2));
+        assert_eq!(exact.score(&[], 0.0), Some(Score { hits: 0, returned: 0, available: 3 }));
     }
 
     #[test]
     fn fewer_rows_than_k_are_all_there_is_to_return() {
         let exact = nearest(10, &[1.0, 2.0]);
-        assert_eq!(exact.score(&[1.0, 2.0]), Some(Score { hits: 2, returned: 2, available: 2 }));
-        assert_eq!(nearest(10, &[]).score(&[]), None);
+        assert_eq!(
+            exact.score(&[1.0, 2.0], 0.0),
+            Some(Score { hits: 2, returned: 2, available: 2 })
+        );
+        assert_eq!(nearest(10, &[]).score(&[], 0.0), None);
     }
 
     #[test]
     fn what_is_not_a_number_is_no_neighbour() {
         let exact = nearest(2, &[f64::NAN, 3.0, f64::NAN, 1.0, 2.0]);
-        assert_eq!(exact.score(&[f64::NAN, 1.0]).map(|score| score.hits), Some(1));
-        assert_eq!(nearest(2, &[f64::NAN]).score(&[]), None);
+        assert_eq!(exact.score(&[f64::NAN, 1.0], 0.0).map(|score| score.hits), Some(1));
+        assert_eq!(nearest(2, &[f64::NAN]).score(&[], 0.0), None);
     }
 
     #[test]
     fn inner_products_are_below_zero_and_infinity_is_a_distance() {
         let exact = nearest(2, &[f64::INFINITY, -7.5, f64::INFINITY]);
-        assert_eq!(exact.score(&[-7.5, f64::INFINITY]).map(|score| score.hits), Some(2));
+        assert_eq!(exact.score(&[-7.5, f64::INFINITY], 0.0).map(|score| score.hits), Some(2));
+    }
+
+    #[test]
+    fn what_an_index_rounds_is_no_miss() {
+        let exact = nearest(2, &[0.0, 0.0, 6e-8]);
+        assert_eq!(exact.score(&[0.0, 6e-8], 0.0).map(|score| score.hits), Some(1));
+        assert_eq!(exact.score(&[0.0, 6e-8], 1e-6).map(|score| score.hits), Some(2));
+        assert_eq!(exact.score(&[0.0, 2e-6], 1e-6).map(|score| score.hits), Some(1));
     }
 
     proptest! {
@@ -139,10 +151,10 @@ mod tests {
             sorted.sort_by(f64::total_cmp);
             sorted.truncate(k);
             let all = Score { hits: sorted.len(), returned: sorted.len(), available: sorted.len() };
-            prop_assert_eq!(exact.score(&sorted), Some(all));
+            prop_assert_eq!(exact.score(&sorted, 0.0), Some(all));
             let last = sorted.last().copied().unwrap_or_default();
-            prop_assert_eq!(exact.score(&[last + 1e-9]).map(|score| score.hits), Some(0));
-            prop_assert_eq!(exact.score(&[last]).map(|score| score.hits), Some(1));
+            prop_assert_eq!(exact.score(&[last + 1e-9], 0.0).map(|score| score.hits), Some(0));
+            prop_assert_eq!(exact.score(&[last], 0.0).map(|score| score.hits), Some(1));
         }
     }
 }

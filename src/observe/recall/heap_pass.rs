@@ -91,6 +91,8 @@ pub fn score(
         }
     }
     let scored = queries.iter().zip(&nearest).take(active);
-    let scores = scored.filter_map(|(query, nearest)| nearest.score(&query.returned)).collect();
+    let scores = scored
+        .filter_map(|(query, nearest)| nearest.score(&query.returned, index.slack()))
+        .collect();
     Pass::Complete { scores, rows }
 }

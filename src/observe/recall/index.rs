@@ -8,6 +8,9 @@ use std::mem::{MaybeUninit, offset_of, size_of};
 
 const SHARE: i32 = pg_sys::AccessShareLock as i32;
 
+/// The support function of pgvector's operator classes that makes an index normalize.
+const NORM_FUNCTION: u16 = 2;
+
 /// Where a row is: its block and its place in the block.
 pub type Tid = (u32, u16);
 
@@ -89,6 +92,14 @@ impl AnnIndex {
     pub fn filenode(&self) -> u32 {
         // SAFETY: the index is open.
         unsafe { (*self.index).rd_locator.relNumber.to_u32() }
+    }
+
+    /// How far apart the index may take rows to be that are equally far: one with a norm function
+    /// holds vectors of length 1, each component rounded to 24 bits, and compares those.
+    pub fn slack(&self) -> f64 {
+        // SAFETY: the index is open; a support function that it does not have is no oid.
+        let norm = unsafe { pg_sys::index_getprocid(self.index, 1, NORM_FUNCTION) };
+        if norm == pg_sys::InvalidOid { 0.0 } else { 1e-6 }
     }
 
     /// Where the row in the slot is.

@@ -72,9 +72,9 @@ fn searches_change_with_it() {
     cluster.coordinator.run(
         "CREATE TABLE items (id int, v vector(3));
          SELECT create_distributed_table('items', 'id', shard_count => 2);
-         INSERT INTO items SELECT i, ARRAY[i, i % 7, i % 11]::vector FROM generate_series(1, 2000) i;
-         CREATE INDEX ON items USING hnsw (v vector_l2_ops)",
+         INSERT INTO items SELECT i, ARRAY[i, i % 7, i % 11]::vector FROM generate_series(1, 2000) i",
     );
+    cluster.coordinator.run("CREATE INDEX ON items USING hnsw (v vector_l2_ops)");
     let returned = || {
         let mut session = cluster.coordinator.session();
         session.run("SET enable_seqscan = off; SET citus.propagate_set_commands = 'local'");
