@@ -27,7 +27,7 @@ fn with_tables(plan: Plan) -> Cluster {
     for table in ["spread", "everywhere", "\"Here\""] {
         cluster.coordinator.run(&format!(
             "INSERT INTO {table}
-             SELECT i, ARRAY[i, i % 3, i % 5, i % 7]::vector FROM generate_series(1, 200) i"
+             SELECT i, ARRAY[i, i % 3, i % 5, i % 7]::vector FROM generate_series(1, 400) i"
         ));
         cluster.coordinator.run(&format!("CREATE INDEX ON {table} USING hnsw (v vector_l2_ops)"));
     }
