@@ -96,17 +96,13 @@ pub fn health_thresholds() -> Thresholds {
     Thresholds {
         index_min_rows: INDEX_MIN_ROWS.get().into(),
         stalled_after: STALLED_AFTER.get().into(),
+        recall_target: RECALL_TARGET.get(),
     }
 }
 
 /// `citus_fleet.recall_interval`: zero means never.
 pub fn recall_interval() -> Duration {
     seconds(&RECALL_INTERVAL)
-}
-
-/// `citus_fleet.recall_target`, from 0 to 1.
-pub fn recall_target() -> f64 {
-    RECALL_TARGET.get()
 }
 
 /// The port this server listens on.

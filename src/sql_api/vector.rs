@@ -52,5 +52,6 @@ fn sources(collected: &collect::Collected) -> Sources<'_> {
         own: &collected.own,
         catalogs: collected.catalogs.as_ref(),
         answers: &collected.answers,
+        recalls: &collected.recalls,
     }
 }

@@ -4,7 +4,7 @@
 use super::finding::{COORDINATOR, Remedy, Subject};
 use super::model::{
     CatalogNode, CatalogShard, CatalogTable, Catalogs, Cleanup, Index, Job, NodeAnswer,
-    NodeEvidence, Relation,
+    NodeEvidence, RecallResult, Relation,
 };
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -15,6 +15,8 @@ pub struct Thresholds {
     pub index_min_rows: f64,
     /// Seconds without visible progress after which something counts as stuck.
     pub stalled_after: f64,
+    /// What every index should find, from 0 to 1.
+    pub recall_target: f64,
 }
 
 /// Everything that was collected, before it is put together.
@@ -26,6 +28,7 @@ pub struct Sources<'a> {
     pub catalogs: Option<&'a Catalogs>,
     /// Of the other nodes, by nodeid.
     pub answers: &'a BTreeMap<i32, NodeAnswer>,
+    pub recalls: &'a [RecallResult],
 }
 
 #[derive(Debug)]
@@ -37,6 +40,7 @@ pub struct Fleet<'a> {
     pub tables: Vec<Table<'a>>,
     pub arrivals: Vec<Arrival<'a>>,
     pub job: Option<&'a Job>,
+    pub recalls: &'a [RecallResult],
 }
 
 #[derive(Debug)]
@@ -135,6 +139,7 @@ impl<'a> Fleet<'a> {
             observed_at: sources.own.observed_at,
             tables: Vec::new(),
             arrivals: Vec::new(),
+            recalls: sources.recalls,
             job: sources.catalogs.and_then(|catalogs| catalogs.job.as_ref()),
             nodes,
         };

@@ -146,6 +146,9 @@ pub struct Index {
     pub kind: String,
     pub dimensions: i32,
     pub partial: bool,
+    /// Its file, which is another one after a rebuild.
+    #[serde(default)]
+    pub filenode: u32,
     pub reltuples: f64,
     pub relpages: u64,
     #[serde(default)]
@@ -334,6 +337,24 @@ pub struct Cleanup {
     pub object: String,
     /// 0 always, 1 on failure, 2 deferred until after success.
     pub policy: i32,
+}
+
+/// A row of `fleet.recall_results`: the last measured recall of one index of one placement.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct RecallResult {
+    pub nodename: String,
+    pub nodeport: u16,
+    /// Schema and name of the relation on the node, ready for a statement.
+    pub placement: String,
+    pub index: String,
+    pub filenode: u32,
+    /// The settings that it was measured by, as `name=value` between spaces.
+    pub settings: String,
+    pub k: u32,
+    pub recall: f64,
+    /// Of its 95 % confidence interval.
+    pub ci_high: Option<f64>,
+    pub returned_ratio: f64,
 }
 
 /// The answer of one node, or why there is none.

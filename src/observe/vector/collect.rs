@@ -3,7 +3,7 @@
 //! Must not judge: a node that does not answer is evidence too.
 
 use crate::decide::model::{ProbeFailure, ProbeFailureKind};
-use crate::decide::vector::model::{CatalogNode, Catalogs, NodeAnswer, NodeEvidence};
+use crate::decide::vector::model::{CatalogNode, Catalogs, NodeAnswer, NodeEvidence, RecallResult};
 use crate::error::{Error, one_line};
 use crate::observe::ask::{Peer, Question, ask};
 use crate::observe::citus_nodes as local;
@@ -13,6 +13,12 @@ use std::time::Duration;
 /// What one node is asked, and what the coordinator asks itself: through the SQL function, which sets
 /// the search path and lets Citus show shards.
 const STATEMENT: &str = "SELECT fleet.vector_evidence()::pg_catalog.text";
+
+/// What has been measured of recall, as JSON.
+const RECALLS: &str = "SELECT COALESCE(pg_catalog.json_agg(r), '[]')::pg_catalog.text
+    FROM (SELECT r.nodename, r.nodeport, r.placement, r.index, r.filenode, r.settings, r.k, r.recall,
+                 r.ci_high, r.returned_ratio
+          FROM fleet.recall_results r) r";
 
 /// Evidence of ten thousand placements has some 20 MB.
 const MOST_BYTES: usize = 256 << 20;
@@ -29,6 +35,7 @@ pub struct Collected {
     pub catalogs: Option<Catalogs>,
     /// Of the other nodes, by nodeid.
     pub answers: BTreeMap<i32, NodeAnswer>,
+    pub recalls: Vec<RecallResult>,
 }
 
 /// Collects the evidence of all nodes within the deadline.
@@ -49,6 +56,7 @@ pub fn collect(deadline: Duration) -> Result<Collected, Error> {
     Ok(Collected {
         own_port: u16::try_from(crate::settings::own_port()).unwrap_or_default(),
         answers: if others.is_empty() { BTreeMap::new() } else { question(others, deadline)? },
+        recalls: local::value(RECALLS, &[])?,
         own,
         catalogs,
     })

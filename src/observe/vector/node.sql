@@ -81,6 +81,7 @@ WITH types AS MATERIALIZED (
     'dimensions', (SELECT COALESCE(t.typmod, k.atttypmod) FROM pg_catalog.pg_attribute k
              LEFT JOIN with_domains t ON t.oid OPERATOR(pg_catalog.=) k.atttypid
              WHERE k.attrelid OPERATOR(pg_catalog.=) i.indexrelid AND k.attnum OPERATOR(pg_catalog.=) 1),
+    'filenode', COALESCE(pg_catalog.pg_relation_filenode(i.indexrelid::pg_catalog.regclass), 0)::pg_catalog.int8,
     'reltuples', c.reltuples, 'relpages', c.relpages,
     'scans', pg_catalog.pg_stat_get_numscans(i.indexrelid),
     'blocks_fetched', pg_catalog.pg_stat_get_blocks_fetched(i.indexrelid),

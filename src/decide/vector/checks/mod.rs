@@ -8,6 +8,7 @@ mod builds;
 mod indexes;
 mod lists;
 pub mod nodes;
+mod recall;
 mod shape;
 mod spread;
 #[cfg(test)]
@@ -227,6 +228,13 @@ pub static CHECKS: &[Check] = &[
         cause: "VACUUM repairs an hnsw graph element by element, which takes very long after many deletions.",
         action: "Cancel it, rebuild the index, then VACUUM.",
         find: upkeep::vacuum_stuck,
+    },
+    Check {
+        id: "recall_low", indicator: "upkeep",
+        impact: "Searches miss rows that are nearer than those they return.",
+        cause: "The search tries too little for how the data lie, or the index has grown worse since it was built.",
+        action: "Raise hnsw.ef_search or ivfflat.probes for the database on every node, or rebuild the index, and measure again.",
+        find: recall::low,
     },
     Check {
         id: "unindexed_rows", indicator: "upkeep",

@@ -114,3 +114,29 @@ fn the_document_and_the_code_agree() {
         }
     }
 }
+
+#[test]
+fn low_recall_is_mended_by_more_effort_and_then_by_a_better_index() {
+    let remedy = |settings: &str| {
+        let mut world = World::new();
+        world.measure(0.5, 0.6).settings = settings.into();
+        // The node has the settings that it was measured by.
+        let now = settings.split_once('=').unwrap().1.to_owned();
+        world.worker(1).settings.get_mut("hnsw.ef_search").unwrap().value = now;
+        let found = run(&world.fleet());
+        let low = found.into_iter().find(|one| one.check.id == "recall_low").unwrap();
+        low.finding.remedy.unwrap()
+    };
+    let harder = remedy("hnsw.ef_search=600");
+    assert_eq!(harder.run_on, "coordinator");
+    assert_eq!(
+        harder.sql,
+        [
+            "SELECT fleet.set_search_option('hnsw.ef_search', '1000')",
+            "SELECT * FROM fleet.vector_recall('public.items')"
+        ]
+    );
+    let better = remedy("hnsw.ef_search=1000");
+    assert_eq!(better.run_on, "w1:5432");
+    assert_eq!(better.sql, ["REINDEX INDEX CONCURRENTLY public.items_v_idx_100"]);
+}

@@ -26,6 +26,8 @@ pub const CASES: &[(&str, Status, Harm)] = &[
     ("guc_drift", Yellow, |w| {
         w.own.settings.get_mut("hnsw.ef_search").unwrap().session = "200".into()
     }),
+    ("recall_low", Yellow, |w| drop(w.measure(0.88, 0.93).clone())),
+    ("recall_low", Red, |w| drop(w.measure(0.77, 0.82).clone())),
     ("index_missing", Red, |w| w.shard(0).indexes.clear()),
     ("index_missing", Yellow, |w| w.tables(|table| table.indexes.clear())),
     // Few rows, but unlike all other shards.
@@ -132,6 +134,11 @@ pub const NEAR_MISSES: &[(&str, Harm)] = &[
         w.own.settings.get_mut("hnsw.ef_search").unwrap().session = "200".into();
         w.own.settings.get_mut("citus.propagate_set_commands").unwrap().session = "local".into();
     }),
+    ("recall_low", |w| drop(w.measure(0.9, 0.95).clone())),
+    // Measured before a rebuild, by other settings, on another node.
+    ("recall_low", |w| w.measure(0.5, 0.6).filenode += 1),
+    ("recall_low", |w| w.measure(0.5, 0.6).settings = "hnsw.ef_search=20".into()),
+    ("recall_low", |w| w.measure(0.5, 0.6).nodename = "w2".into()),
     ("index_invalid", |w| {
         w.index(0).valid = false;
         build(w, None);

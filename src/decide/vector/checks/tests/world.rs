@@ -15,6 +15,7 @@ pub struct World {
     pub own: NodeEvidence,
     pub catalogs: Catalogs,
     pub answers: BTreeMap<i32, NodeAnswer>,
+    pub recalls: Vec<RecallResult>,
 }
 
 impl World {
@@ -48,6 +49,7 @@ impl World {
                 job: None,
                 cleanups: Vec::new(),
             },
+            recalls: Vec::new(),
             answers: BTreeMap::from([
                 (2, Ok(node(vec![items(300, 100), tags(310)]))),
                 (3, Ok(node(vec![items(400, 101), tags(410)]))),
@@ -63,8 +65,31 @@ impl World {
             own: &self.own,
             catalogs: Some(&self.catalogs),
             answers: &self.answers,
+            recalls: &self.recalls,
         };
-        Fleet::new(sources, Thresholds { index_min_rows: 10_000.0, stalled_after: 600.0 })
+        Fleet::new(
+            sources,
+            Thresholds { index_min_rows: 10_000.0, stalled_after: 600.0, recall_target: 0.9 },
+        )
+    }
+
+    /// Lets the index of the first shard of `items` have been measured, as it is now.
+    pub fn measure(&mut self, recall: f64, ci_high: f64) -> &mut RecallResult {
+        let index = self.index(0).clone();
+        let placement = self.shard(0).quoted.clone();
+        self.recalls.push(RecallResult {
+            nodename: "w1".into(),
+            nodeport: 5432,
+            placement,
+            index: index.name,
+            filenode: index.filenode,
+            settings: "hnsw.ef_search=40 hnsw.iterative_scan=off".into(),
+            k: 10,
+            recall,
+            ci_high: Some(ci_high),
+            returned_ratio: 1.0,
+        });
+        self.recalls.last_mut().unwrap()
     }
 
     /// Worker 1 or 2.
