@@ -9,6 +9,7 @@ mod machine;
 mod many;
 mod one;
 mod process;
+mod recall;
 mod report;
 mod shell;
 mod spread;
@@ -78,6 +79,13 @@ const MEASUREMENTS: &[Measurement] = &[
         needs: &[Need::Fleet, Need::Citus, Need::Vector],
         program: None,
         measure: vector::measure,
+    },
+    Measurement {
+        name: "recall",
+        what: "recall of 100 queries on a shard of 100,000 × 256, against 100 exact scans",
+        needs: &[Need::Fleet, Need::Citus, Need::Vector],
+        program: None,
+        measure: recall::measure,
     },
     Measurement {
         name: "pgbench",

@@ -99,7 +99,7 @@ pub static CHECKS: &[Check] = &[
     Check {
         id: "guc_drift", indicator: "settings",
         impact: "Shards answer with different effort: recall, or the number of rows returned, depends on where a row lives.",
-        cause: "Settings of a session do not reach the workers, and ALTER SYSTEM and ALTER DATABASE reach one server each.",
+        cause: "Settings of a session do not reach the workers, and ALTER SYSTEM reaches one server.",
         action: "Set the option for the database on every node.",
         find: nodes::setting_drift,
     },
