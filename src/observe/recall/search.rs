@@ -25,9 +25,8 @@ pub fn ask_index(
         unsafe { pg_sys::index_rescan(scan, std::ptr::null_mut(), 0, &mut key, 1) };
         let forward = pg_sys::ScanDirection::ForwardScanDirection;
         // SAFETY: the slot is one of the table's.
-        while query.returned.len() < k
-            && unsafe { pg_sys::index_getnext_slot(scan, forward, index.slot) }
-        {
+        let next = || unsafe { pg_sys::index_getnext_slot(scan, forward, index.slot) };
+        while query.returned.len() < k && next() {
             check_for_interrupts!();
             if index.tid() != query.tid
                 && let Some(value) = index.value()

@@ -523,12 +523,10 @@ fn a_cancel_ends_it_everywhere() {
             (error, Instant::now())
         });
         let server = if table == "busy" { &cluster.coordinator } else { worker };
-        let begun = format!(
-            "SELECT count(*) > 0 FROM pg_stat_activity WHERE state = 'active'
+        let begun = "SELECT count(*) > 0 FROM pg_stat_activity WHERE state = 'active'
              AND query LIKE '%_recall(%' AND pid <> pg_backend_pid()
-             AND now() - query_start > '300 ms'"
-        );
-        until("it measures", SOON, || match server.value(&begun).as_str() {
+             AND now() - query_start > '300 ms'";
+        until("it measures", SOON, || match server.value(begun).as_str() {
             "t" => Ok(()),
             other => Err(other.to_owned()),
         });
