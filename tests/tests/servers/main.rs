@@ -29,6 +29,7 @@ mod vector_indexes;
 mod vector_upkeep;
 mod vector_views;
 mod vector_recall;
+mod vector_recall_figures;
 mod vector_recall_schedule;
 mod vector_views;
 mod without_citus;
@@ -68,6 +69,7 @@ fn main() {
         vector_cluster::suite(),
         vector_views::suite(),
         vector_recall::suite(),
+        vector_recall_figures::suite(),
         vector_recall_schedule::suite(),
         search_options::suite(),
         without_citus::suite(),

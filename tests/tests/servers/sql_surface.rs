@@ -161,6 +161,16 @@ fn the_contract_is_there() {
     for view in ["shards", "indexes", "tables", "nodes"] {
         assert!(columns(&format!("fleet.vector_{view}")).contains("status"), "{view}");
     }
+    assert_eq!(
+        result("fleet.vector_recall(regclass, integer, integer, interval)"),
+        "TABLE(nodename text, nodeport integer, shardid bigint, placement text, index text, k integer, \
+         queries integer, recall double precision, ci_low double precision, ci_high double precision, \
+         p10 double precision, returned_ratio double precision, duration interval, note text)"
+    );
+    assert_eq!(
+        result("fleet.set_search_option(text, text)"),
+        "TABLE(nodename text, nodeport integer, before text, after text)"
+    );
     let settings = cluster.coordinator.rows(
         "SELECT name, coalesce(current_setting(name), '') AS value, boot_val, context, short_desc
          FROM pg_settings WHERE name LIKE 'citus\\_fleet.%'",
@@ -179,6 +189,8 @@ fn the_contract_is_there() {
         ("max_workers", "1024"),
         ("coordinator_host", ""),
         ("event_retention", "2592000"),
+        ("recall_interval", "0"),
+        ("recall_target", "0.9"),
     ] {
         let name = format!("citus_fleet.{name}");
         let setting = settings.iter().find(|row| row["name"] == name);
