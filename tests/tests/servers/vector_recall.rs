@@ -282,6 +282,14 @@ fn every_placement_of_every_kind_of_table() {
         after.iter().filter(|row| row["note"].contains("no hnsw or ivfflat")).collect();
     assert_eq!((after.len(), bare.len()), (shard.len(), 1), "{after:?}");
     assert_eq!(bare[0]["shardid"], shard[0]["shardid"]);
+    // Whoever may look and may read needs no password of the controller's.
+    coordinator.run("CREATE ROLE watcher LOGIN IN ROLE pg_monitor");
+    let mut watcher = coordinator.session_as("watcher", "postgres");
+    let reference = "SELECT * FROM fleet.vector_recall('reference', 5, 50)";
+    assert_eq!(watcher.error(reference).state, "42501");
+    coordinator.run("GRANT SELECT ON reference TO watcher");
+    let rows = watcher.rows(reference);
+    assert!(rows.len() == 3 && rows.iter().all(|row| row["note"].is_empty()), "{rows:?}");
     // Workers do not know the others' placements.
     let error = cluster.workers[0].error("SELECT fleet.vector_recall('reference')");
     assert_eq!(error.state, "55000", "{error}");
