@@ -188,7 +188,6 @@ impl Error {
             Self::NotClean(_) => {
                 "The controller drops what Citus has left there as soon as it answers; fleet.workers says what keeps it."
             }
-            Self::PassFailed(_) | Self::Raised { .. } | Self::Internal(_) => return None,
             Self::Raised { hint, .. } => return hint.as_deref(),
             Self::PassFailed(_) | Self::Internal(_) => return None,
         })

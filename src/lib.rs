@@ -41,7 +41,7 @@ extension_sql_file!(
         sql_api::fleet::pause,
         sql_api::fleet::resume,
         sql_api::fleet::remove_worker,
-        sql_api::fleet::enroll_worker
+        sql_api::fleet::enroll_worker,
         sql_api::recall::fleet::vector_recall,
         sql_api::recall::fleet::shard_recall,
         sql_api::search_options::fleet::set_search_option,

@@ -1,5 +1,5 @@
-//! Owns the changes: the only code that writes Citus's metadata or changes another server.
-//! Owns the changes: the only code that writes Citus's metadata and settings of databases.
+//! Owns the changes: the only code that writes Citus's metadata, sets what holds for a database, or
+//! changes another server.
 //! Must not decide what to change, nor wait without a deadline.
 
 pub mod citus_nodes;

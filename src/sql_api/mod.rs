@@ -3,8 +3,8 @@
 
 mod doctor;
 mod locks;
-mod removal;
 pub mod recall;
+mod removal;
 pub mod search_options;
 #[cfg(any(test, feature = "pg_test"))]
 mod tests;

@@ -26,11 +26,10 @@ mod suite;
 mod vector_builds;
 mod vector_cluster;
 mod vector_indexes;
-mod vector_upkeep;
-mod vector_views;
 mod vector_recall;
 mod vector_recall_figures;
 mod vector_recall_schedule;
+mod vector_upkeep;
 mod vector_views;
 mod without_citus;
 
