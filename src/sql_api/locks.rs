@@ -1,4 +1,4 @@
-//! Owns the locks that sessions of this extension take: in a class that PostgreSQL leaves to
+//! Owns the locks that sessions and processes of this extension take: in a class that PostgreSQL leaves to
 //! extensions, so that waiting for them obeys `lock_timeout` and cancels, and an end releases them.
 //! Must not be held across anything but what its name says.
 
@@ -42,5 +42,13 @@ pub fn try_mark_removing(nodeid: i32) -> bool {
     let tag = tag(nodeid.unsigned_abs(), 1);
     // SAFETY: a lock of the transaction, which is not waited for.
     let taken = unsafe { pg_sys::LockAcquire(&tag, pg_sys::ExclusiveLock as i32, false, true) };
+    taken != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
+}
+
+/// Marks this process as the one that samples recall until it ends; false where another one is.
+pub fn try_mark_sampling() -> bool {
+    let tag = tag(0, 2);
+    // SAFETY: a lock of the process, which is not waited for.
+    let taken = unsafe { pg_sys::LockAcquire(&tag, pg_sys::ExclusiveLock as i32, true, true) };
     taken != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
 }

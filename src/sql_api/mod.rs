@@ -2,7 +2,7 @@
 //! Must not talk to the network or to Citus: a session asks the controller, which does.
 
 mod doctor;
-mod locks;
+pub mod locks;
 pub mod recall;
 mod removal;
 pub mod search_options;

@@ -12,6 +12,7 @@ use crate::decide::recall::ask::Ask;
 use crate::error::Error;
 use crate::observe::recall::cluster;
 use crate::settings::{self, Settings};
+use crate::sql_api::locks::try_mark_sampling;
 use pgrx::prelude::*;
 use std::time::Duration;
 
@@ -31,7 +32,7 @@ pub extern "C-unwind" fn citus_fleet_sampler(_argument: pg_sys::Datum) {
 
 fn run() -> Result<(), Error> {
     // A controller that has just been restarted does not know of one that is still at work.
-    if !take_turn() {
+    if !try_mark_sampling() {
         return Ok(());
     }
     for relation in transaction(results::due)? {
@@ -53,20 +54,4 @@ fn sample(relation: pg_sys::Oid) -> Result<(), Error> {
         rows.extend(plan.measure_elsewhere(&ask, &credentials, settings.probe_timeout)?);
     }
     transaction(|| results::store(relation, &ask, &rows))
-}
-
-/// A lock that the end of this process gives back.
-fn take_turn() -> bool {
-    let tag = pg_sys::LOCKTAG {
-        // SAFETY: set when this process connected.
-        locktag_field1: unsafe { pg_sys::MyDatabaseId }.to_u32(),
-        locktag_field2: 0x666c_6565,
-        locktag_field3: 0x7400_0001,
-        locktag_field4: 0,
-        locktag_type: pg_sys::LockTagType::LOCKTAG_USERLOCK as u8,
-        locktag_lockmethodid: pg_sys::USER_LOCKMETHOD as u8,
-    };
-    // SAFETY: a lock of the process, in a class that PostgreSQL leaves to extensions; not waited for.
-    let taken = unsafe { pg_sys::LockAcquire(&tag, pg_sys::ExclusiveLock as i32, true, true) };
-    taken != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
 }
