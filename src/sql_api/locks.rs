@@ -1,5 +1,5 @@
-//! Owns the locks that sessions and processes of this extension take: in a class that PostgreSQL leaves to
-//! extensions, so that waiting for them obeys `lock_timeout` and cancels, and an end releases them.
+//! Owns the locks that this extension takes: in a class that PostgreSQL leaves to extensions, so that
+//! waiting for them obeys `lock_timeout` and cancels, and an end releases them.
 //! Must not be held across anything but what its name says.
 
 use pgrx::pg_sys;
