@@ -61,6 +61,7 @@ COMMENT ON FUNCTION pg_catalog.citus_autoregister(boolean) IS 'Finds and registe
 COMMENT ON FUNCTION fleet.snapshot() IS 'What the controller saw in its last cycle, as JSON; the views of this schema read it';
 COMMENT ON FUNCTION fleet.status() IS 'The controller: role, paused, last cycle, its duration, errors, counts by state';
 COMMENT ON FUNCTION fleet.doctor() IS 'Checks the configuration of this node and of the cluster';
+COMMENT ON FUNCTION fleet.metrics(boolean) IS 'The metrics of the fleet and of vector-shard health in OpenMetrics';
 COMMENT ON FUNCTION fleet.pause() IS 'Stops changes of the cluster''s metadata; observation goes on';
 COMMENT ON FUNCTION fleet.remove_worker(text, integer, boolean, text) IS 'Moves the shards of a worker to the others, removes it from the cluster, and keeps it out; called again, goes on where it ended';
 COMMENT ON FUNCTION fleet.enroll_worker(text, integer) IS 'Lets a server that was removed join again';

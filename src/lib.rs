@@ -6,6 +6,8 @@
 mod apply;
 mod decide;
 mod error;
+mod http;
+mod metrics;
 mod observe;
 mod settings;
 mod sql_api;
@@ -35,6 +37,7 @@ extension_sql_file!(
         "vector",
         "recall",
         sql_api::pg_catalog::citus_autoregister,
+        sql_api::fleet::metrics,
         sql_api::fleet::vector_health,
         sql_api::fleet::status,
         sql_api::fleet::doctor,
@@ -61,6 +64,8 @@ pub extern "C-unwind" fn _PG_init() {
     if preloaded {
         worker::board::reserve();
         worker::register::controller();
+        #[cfg(not(feature = "pg16"))]
+        http::worker::register();
     }
 }
 

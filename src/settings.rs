@@ -9,6 +9,7 @@ use pgrx::prelude::*;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, pg_guard};
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 static WORKERS: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
@@ -28,6 +29,9 @@ static MAX_WORKERS: GucSetting<i32> = GucSetting::<i32>::new(1024);
 static COORDINATOR_HOST: GucSetting<Option<CString>> =
     GucSetting::<Option<CString>>::new(Some(c""));
 static REBALANCE_ON_JOIN: GucSetting<bool> = GucSetting::<bool>::new(false);
+static HTTP_LISTEN: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+static HTTP_HOSTS: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+static HTTP_TOKEN_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 static EVENT_RETENTION: GucSetting<i32> = GucSetting::<i32>::new(30 * 24 * 3600);
 static RECALL_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(0);
 static RECALL_TARGET: GucSetting<f64> = GucSetting::<f64>::new(0.9);
@@ -111,6 +115,23 @@ pub fn own_port() -> i32 {
     unsafe { pg_sys::PostPortNumber }
 }
 
+/// `citus_fleet.http_listen`: fixed when the server starts; none where nothing is served.
+pub fn http_listen() -> Option<SocketAddr> {
+    text(&HTTP_LISTEN).parse().ok()
+}
+
+/// `citus_fleet.http_hosts`: names that callers may know this host by.
+pub fn http_hosts() -> Vec<String> {
+    let hosts = text(&HTTP_HOSTS);
+    hosts.split(',').map(|host| host.trim().to_owned()).filter(|host| !host.is_empty()).collect()
+}
+
+/// `citus_fleet.http_token_file`, relative to the data directory; none where no token is needed.
+pub fn http_token_file() -> Option<PathBuf> {
+    let file = text(&HTTP_TOKEN_FILE);
+    (!file.is_empty()).then(|| PathBuf::from(file))
+}
+
 fn text(setting: &GucSetting<Option<CString>>) -> String {
     setting.get().map(|value| value.to_string_lossy().trim().to_owned()).unwrap_or_default()
 }
@@ -157,6 +178,9 @@ fn parse_nameserver(text: &str) -> Result<Option<SocketAddr>, String> {
 pub fn define(preloaded: bool) {
     let ms = GucFlags::UNIT_MS;
     let s = GucFlags::UNIT_S;
+    // Only the postmaster may define what is fixed at its start; a worker on which Citus creates the
+    // extension need not have preloaded the library, and has no controller to fix it for.
+    let at_start = || if preloaded { GucContext::Postmaster } else { GucContext::Sighup };
     string(c"citus_fleet.workers", c"Where workers are found.",
         c"Sources between commas: name[:port] (A and AAAA records), srv:name (SRV records), name-{n}[:port] (n = 1, 2, ...) or address[:port].",
         &WORKERS, GucContext::Sighup, Some(check_workers));
@@ -165,9 +189,7 @@ pub fn define(preloaded: bool) {
         c"The database whose Citus cluster the controller looks after.",
         c"Takes effect when the server starts.",
         &DATABASE,
-        // Only the postmaster may define what is fixed at its start; a worker on which Citus creates
-        // the extension need not have preloaded the library, and has no controller to fix it for.
-        if preloaded { GucContext::Postmaster } else { GucContext::Sighup },
+        at_start(),
         None,
     );
     GucRegistry::define_bool_guc(c"citus_fleet.enabled", c"Whether the controller changes the cluster by itself.",
@@ -309,6 +331,25 @@ pub fn define(preloaded: bool) {
         GucContext::Sighup,
         GucFlags::default(),
     );
+    string(
+        c"citus_fleet.http_listen",
+        c"Where metrics, health and the status page are served, as address:port; empty = nowhere.",
+        c"Takes effect when the server starts.",
+        &HTTP_LISTEN,
+        at_start(),
+        Some(check_http_listen),
+    );
+    string(c"citus_fleet.http_hosts", c"Names, between commas, by which callers may address the HTTP server.",
+        c"Addresses and localhost always count; other names are refused, so that no foreign web page can lead here.",
+        &HTTP_HOSTS, GucContext::Sighup, None);
+    string(
+        c"citus_fleet.http_token_file",
+        c"A file whose content callers have to bring as a bearer token; empty = none is needed.",
+        c"Relative to the data directory. It is read at every request.",
+        &HTTP_TOKEN_FILE,
+        GucContext::Sighup,
+        None,
+    );
     // SAFETY: the string is static, and the library is being loaded by the only thread there is.
     unsafe { pg_sys::MarkGUCPrefixReserved(c"citus_fleet".as_ptr()) };
 }
@@ -359,6 +400,13 @@ check_hook!(check_workers, |text| parse_sources(text).map(drop));
 check_hook!(check_node_names, |text| parse_node_names(text).map(drop));
 check_hook!(check_on_absent, |text| parse_on_absent(text).map(drop));
 check_hook!(check_nameserver, |text| parse_nameserver(text).map(drop));
+check_hook!(check_http_listen, |text| match text {
+    "" => Ok(()),
+    _ => text
+        .parse::<SocketAddr>()
+        .map(drop)
+        .map_err(|_| format!("{text:?} is not an address and port such as 127.0.0.1:9187.")),
+});
 check_hook!(check_networks, |text| Networks::parse(text).map(drop));
 check_hook!(check_names, |text| NameSuffixes::parse(text).map(drop));
 check_hook!(check_coordinator_host, |text| match text {

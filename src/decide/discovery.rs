@@ -21,9 +21,9 @@ pub enum DnsFailure {
     Other,
 }
 
-impl fmt::Display for DnsFailure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl DnsFailure {
+    pub fn as_str(self) -> &'static str {
+        match self {
             Self::ServFail => "SERVFAIL",
             Self::Refused => "REFUSED",
             Self::Timeout => "timeout",
@@ -31,7 +31,13 @@ impl fmt::Display for DnsFailure {
             Self::Malformed => "malformed",
             Self::TooMany => "too many answers",
             Self::Other => "failure",
-        })
+        }
+    }
+}
+
+impl fmt::Display for DnsFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 

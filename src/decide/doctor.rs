@@ -1,6 +1,8 @@
 //! Owns the checks of `fleet.doctor()`: configuration in, findings out.
 //! Must not read a setting or a catalog; `sql_api::doctor` collects them.
 
+use std::net::SocketAddr;
+
 /// What the checks look at.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
@@ -22,6 +24,22 @@ pub struct Facts {
     /// What DNS fails at, in words.
     pub dns: Vec<String>,
     pub unresolved_sources: Vec<String>,
+    /// Where metrics are served, if anywhere.
+    pub http: Option<HttpFacts>,
+}
+
+#[derive(Clone, Debug)]
+pub struct HttpFacts {
+    pub listen: SocketAddr,
+    pub token: Token,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Token {
+    NotAsked,
+    /// The file is missing, unreadable or empty.
+    Unusable,
+    Asked,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -73,7 +91,7 @@ fn error(check: &'static str, finding: impl Into<String>, remedy: impl Into<Stri
 
 /// Runs every check; one that has nothing to complain of says so too.
 pub fn examine(facts: &Facts) -> Vec<Finding> {
-    let mut findings = vec![preload(facts), controller(facts)];
+    let mut findings = vec![preload(facts), controller(facts), http(facts)];
     match &facts.citus {
         Some(citus) => {
             findings.extend([
@@ -108,6 +126,27 @@ fn preload(facts: &Facts) -> Finding {
             error(CHECK, "citus is not the first of the libraries", remedy)
         }
         _ => ok(CHECK, facts.shared_preload_libraries.clone()),
+    }
+}
+
+/// Whoever reaches the endpoint may read names of hosts and tables.
+fn http(facts: &Facts) -> Finding {
+    const CHECK: &str = "http";
+    let Some(HttpFacts { listen, token }) = &facts.http else {
+        return ok(CHECK, "citus_fleet.http_listen is empty: nothing is served");
+    };
+    match token {
+        Token::Unusable => error(
+            CHECK,
+            "the file of citus_fleet.http_token_file cannot be read or is empty: nobody is let in",
+            "Write a token into it, readable for the server's account.",
+        ),
+        Token::NotAsked if !listen.ip().is_loopback() => warning(
+            CHECK,
+            format!("{listen} is served to everybody who reaches it"),
+            "Set citus_fleet.http_token_file, or let a firewall or a NetworkPolicy say who may.",
+        ),
+        _ => ok(CHECK, listen.to_string()),
     }
 }
 
@@ -334,6 +373,20 @@ mod tests {
             .map(|finding| finding.status)
             .max_by_key(|status| *status as u8)
             .unwrap()
+    }
+
+    #[test]
+    fn an_endpoint_for_everybody_is_a_warning_and_one_for_nobody_an_error() {
+        let served = |listen: &str, token| {
+            let at = Some(HttpFacts { listen: listen.parse().unwrap(), token });
+            http(&Facts { http: at, ..Facts::default() }).status
+        };
+        assert_eq!(served("127.0.0.1:9187", Token::NotAsked), Status::Ok);
+        assert_eq!(served("[::1]:9187", Token::NotAsked), Status::Ok);
+        assert_eq!(served("0.0.0.0:9187", Token::NotAsked), Status::Warning);
+        assert_eq!(served("10.0.0.1:9187", Token::Asked), Status::Ok);
+        assert_eq!(served("127.0.0.1:9187", Token::Unusable), Status::Error);
+        assert_eq!(http(&Facts::default()).status, Status::Ok);
     }
 
     #[test]

@@ -35,6 +35,25 @@ pub enum ProbeFailureKind {
     Other,
 }
 
+impl ProbeFailureKind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unresolvable => "unresolvable",
+            Self::NoRoute => "no route",
+            Self::Refused => "refused",
+            Self::Timeout => "timeout",
+            Self::Tls => "TLS",
+            Self::WrongPassword => "wrong password",
+            Self::NotPermitted => "not permitted",
+            Self::DatabaseMissing => "database missing",
+            Self::StartingUp => "starting up",
+            Self::TooManyConnections => "too many connections",
+            Self::Protocol => "protocol",
+            Self::Other => "other",
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProbeFailure {
     pub kind: ProbeFailureKind,
@@ -413,6 +432,21 @@ pub enum State {
 }
 
 impl State {
+    pub const ALL: [Self; 12] = [
+        Self::Discovered,
+        Self::Unreachable,
+        Self::Refused,
+        Self::Standby,
+        Self::Ready,
+        Self::Active,
+        Self::Inactive,
+        Self::Absent,
+        Self::Conflict,
+        Self::Blank,
+        Self::Removing,
+        Self::Removed,
+    ];
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Discovered => "discovered",

@@ -3,10 +3,11 @@
 //! Must not judge.
 
 use super::snapshot_json;
-use crate::decide::doctor::{self, CitusFacts, Facts, Finding};
+use crate::decide::doctor::{self, CitusFacts, Facts, Finding, HttpFacts, Token};
 use crate::decide::networks::Networks;
 use crate::error::Error;
 use crate::observe::citus_nodes::{is_installed, read_one, setting};
+use crate::settings;
 use crate::worker::board;
 use pgrx::pg_sys;
 use serde::Deserialize;
@@ -39,6 +40,14 @@ struct SeenWorker {
     vector_version: Option<String>,
 }
 
+fn token() -> Token {
+    match settings::http_token_file().map(std::fs::read) {
+        None => Token::NotAsked,
+        Some(Ok(text)) if !text.trim_ascii().is_empty() => Token::Asked,
+        Some(_) => Token::Unusable,
+    }
+}
+
 fn facts() -> Result<Facts, Error> {
     let seen: Seen = match controller()?.is_none().then(snapshot_json).transpose()?.flatten() {
         Some(snapshot) => serde_json::from_value(snapshot)?,
@@ -58,6 +67,7 @@ fn facts() -> Result<Facts, Error> {
             .unwrap_or_default(),
         extensions: serde_json::from_str(&extensions.unwrap_or_default())?,
         sources: setting(c"citus_fleet.workers"),
+        http: settings::http_listen().map(|listen| HttpFacts { listen, token: token() }),
         allows_every_network: Networks::parse(&setting(c"citus_fleet.allowed_networks"))
             .is_ok_and(|networks| networks.is_everything()),
         workers: seen
@@ -77,10 +87,9 @@ fn controller() -> Result<Option<String>, Error> {
     let database = unsafe { pg_sys::MyDatabaseId };
     Ok(match board::controller() {
         Ok(Some(controller)) if controller.database == database => None,
-        Ok(Some(_)) => Some(format!(
-            "it looks after database {}",
-            crate::settings::database().to_string_lossy()
-        )),
+        Ok(Some(_)) => {
+            Some(format!("it looks after database {}", settings::database().to_string_lossy()))
+        }
         Ok(None) => Some("it is not running".into()),
         Err(error) => Some(error.to_string()),
     })

@@ -75,7 +75,9 @@ pub mod pg_catalog {
 
 #[pg_schema]
 pub mod fleet {
-    use super::{Error, doctor, removal, set_paused, snapshot_json, status_json, vector};
+    use super::{
+        Error, doctor, metrics_text, removal, set_paused, snapshot_json, status_json, vector,
+    };
     use pgrx::prelude::*;
     use pgrx::{Json, JsonB};
 
@@ -127,6 +129,16 @@ pub mod fleet {
     #[search_path(pg_catalog, pg_temp)]
     pub fn vector_rows(view: &str) -> JsonB {
         JsonB(vector::rows(view).unwrap_or_else(|error: Error| error.raise()))
+    }
+
+    /// The metrics of the fleet and of vector-shard health in OpenMetrics, as `/metrics` serves them;
+    /// with `shards`, also those of every placement. Asks every node once, as the views do.
+    ///
+    /// Errors: 55000 on a worker.
+    #[pg_extern(volatile, parallel_unsafe, security_definer)]
+    #[search_path(pg_catalog, pg_temp)]
+    pub fn metrics(shards: default!(bool, false)) -> String {
+        metrics_text(shards).unwrap_or_else(|error: Error| error.raise())
     }
 
     /// Whether similarity search works well on every shard: status, symptoms, impacts, and diagnoses
@@ -251,6 +263,12 @@ fn snapshot_json() -> Result<Option<serde_json::Value>, Error> {
         Some(json) => Some(serde_json::from_str(&json)?),
         None => None,
     })
+}
+
+fn metrics_text(shards: bool) -> Result<String, Error> {
+    let snapshot = snapshot_json()?.unwrap_or_default();
+    let vector = vector::rows("all")?;
+    Ok(crate::metrics::text(&snapshot, &vector, shards))
 }
 
 fn status_json() -> Result<serde_json::Value, Error> {

@@ -16,7 +16,7 @@ pub fn evidence() -> Result<Value, Error> {
 }
 
 /// Collects the evidence of all nodes once, judges it, and gives the rows of one view: `shards`,
-/// `indexes`, `tables`, `nodes` or `progress`.
+/// `indexes`, `tables`, `nodes` or `progress`; or `all` of them with the report, of one moment.
 pub fn rows(view: &str) -> Result<Value, Error> {
     let collected = collect::collect(settings::health_timeout())?;
     let fleet = Fleet::new(sources(&collected), settings::health_thresholds());
@@ -28,8 +28,34 @@ pub fn rows(view: &str) -> Result<Value, Error> {
         "tables" => json!(judged.tables()),
         "nodes" => json!(judged.nodes()),
         "progress" => json!(progress::rows(&fleet)),
+        "all" => json!({
+            "observed_at": fleet.observed_at,
+            "health": health::report(&fleet, &found, true),
+            "shards": judged.shards(),
+            "indexes": judged.indexes(),
+            "tables": judged.tables(),
+            "nodes": judged.nodes(),
+            "progress": progress::rows(&fleet),
+            "recall": recall()?,
+        }),
         other => return Err(Error::NoSuchView(other.to_owned())),
     })
+}
+
+/// What was last measured of recall, under the names that the other rows have.
+fn recall() -> Result<Value, Error> {
+    let rows: Option<pgrx::JsonB> = read_one(
+        "SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+           'table_name', pg_catalog.quote_ident(n.nspname) OPERATOR(pg_catalog.||) '.'
+                         OPERATOR(pg_catalog.||) pg_catalog.quote_ident(c.relname),
+           'shardid', r.shardid, 'nodename', r.nodename, 'nodeport', r.nodeport,
+           'recall', r.recall, 'ci_low', r.ci_low, 'ci_high', r.ci_high))
+         FROM fleet.recall_results r
+         JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) r.relation::pg_catalog.oid
+         JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace",
+        &[],
+    )?;
+    Ok(rows.map_or_else(|| json!([]), |rows| rows.0))
 }
 
 /// The answer of `fleet.vector_health()`.

@@ -28,8 +28,9 @@ pub struct Memory {
     pub failures: BTreeMap<Subject, ChangeFailure>,
     /// By name and port.
     pub standings: BTreeMap<(String, u16), Standing>,
-    pub dns_errors: u64,
-    pub probe_errors: u64,
+    /// Counted since the controller started, by kind.
+    pub dns_errors: BTreeMap<&'static str, u64>,
+    pub probe_errors: BTreeMap<&'static str, u64>,
     pub changes: u64,
     pub cycles: u64,
     expired_at: Option<Duration>,
@@ -51,8 +52,8 @@ impl Memory {
             unnamed_since: BTreeMap::new(),
             failures: BTreeMap::new(),
             standings,
-            dns_errors: 0,
-            probe_errors: 0,
+            dns_errors: BTreeMap::new(),
+            probe_errors: BTreeMap::new(),
             changes: 0,
             cycles: 0,
             expired_at: None,
@@ -102,7 +103,9 @@ impl Memory {
     /// Takes in what DNS said, of the sources and of the registered workers' names.
     pub fn learn_names(&mut self, names: Names, coordinator: &Coordinator, settings: &Settings) {
         self.discovery.learn(names.sources, settings.policy.max_workers);
-        self.dns_errors += self.discovery.complaints.len() as u64;
+        for complaint in &self.discovery.complaints {
+            *self.dns_errors.entry(complaint.failure.as_str()).or_default() += 1;
+        }
         self.candidates = self.discovery.candidates();
         for row in coordinator.worker_rows() {
             let Some(addresses) = names.nodes.get(&row.nodeid) else {
@@ -163,7 +166,9 @@ impl Memory {
                     before.as_ref().and_then(|probe| probe.silent_since).or(Some(at))
                 }
             };
-            self.probe_errors += u64::from(!is_ok);
+            if let Err(failure) = &answer.result {
+                *self.probe_errors.entry(failure.kind.as_str()).or_default() += 1;
+            }
             let sought_since = before.as_ref().and_then(|probe| probe.sought_since);
             let was_named =
                 before.as_ref().and_then(|probe| Some((probe.naming.clone(), probe.named_at?)));

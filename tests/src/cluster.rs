@@ -78,7 +78,8 @@ impl Plan {
         self
     }
 
-    /// A setting of the coordinator; it wins over the defaults of the harness.
+    /// A setting of the coordinator, in which `{address}` stands for its address; it wins over the
+    /// defaults of the harness.
     pub fn set(mut self, name: &str, value: &str) -> Plan {
         self.settings.push((name.to_string(), value.to_string()));
         self
@@ -140,7 +141,11 @@ impl Plan {
                 .set("citus_fleet.interval", "1s")
                 .set("citus_fleet.probe_timeout", "1s");
         }
-        spec.settings.extend(self.settings.iter().cloned());
+        let address = spec.addresses[0].to_string();
+        let settings = self.settings.iter();
+        spec.settings.extend(
+            settings.map(|(name, value)| (name.clone(), value.replace("{address}", &address))),
+        );
         spec.environment.extend(self.environment.iter().cloned());
         spec
     }

@@ -14,6 +14,7 @@ pub mod install;
 pub mod need;
 pub mod net;
 pub mod patroni;
+pub mod prometheus;
 pub mod relay;
 pub mod run;
 pub mod server;

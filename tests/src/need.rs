@@ -13,6 +13,7 @@ pub enum Need {
     OpenSsl,
     Ipv6,
     Patroni,
+    Prometheus,
     NoCitus,
     Docker,
 }
@@ -37,6 +38,8 @@ impl Need {
                 lacks_program("patroni", "--version").or_else(|| lacks_program("etcd", "--version"))
             }
             Need::Docker => compose::missing(),
+            Need::Prometheus => lacks_program("promtool", "--version")
+                .or_else(|| lacks_program("prometheus", "--version")),
             Need::Ipv6 => std::net::TcpListener::bind("[::1]:0")
                 .err()
                 .map(|error| format!("IPv6 loopback cannot be used: {error}")),

@@ -1,12 +1,12 @@
 //! Owns the shape of a finding: what is wrong where, how bad it is, and what mends it.
 //! Must not find anything.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// How something is. The worst of several wins, so the order is part of the meaning: what is not
 /// known is worse than what is well, and better than what is known to be bad.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
     #[default]

@@ -8,6 +8,7 @@ mod controller;
 mod discovery;
 mod harness;
 mod hostile;
+mod http;
 mod lifecycle;
 mod lifecycle_absence;
 mod lifecycle_failover;
@@ -55,6 +56,7 @@ fn main() {
         sql_surface::suite(),
         settings::suite(),
         hostile::suite(),
+        http::suite(),
         lifecycle::suite(),
         lifecycle_failover::suite(),
         lifecycle_absence::suite(),

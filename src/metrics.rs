@@ -1,0 +1,448 @@
+//! Owns the metrics: what they are called, what they mean, and their text in OpenMetrics. Made from
+//! the same JSON that the views show, so that the numbers are the same.
+//! Must not collect anything. Labels are tables and nodes; shards only on request, since there may
+//! be thousands of them.
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::{Registry, Unit};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
+
+use crate::decide::model::State;
+
+type Labels = Vec<(&'static str, String)>;
+type Ratio = Gauge<f64, AtomicU64>;
+type Gauges = Family<Labels, Ratio>;
+
+/// The statuses of vector health, as `decide::vector` has them.
+const STATUSES: [&str; 4] = ["green", "unknown", "yellow", "red"];
+
+/// The text of `fleet.metrics()` and of `/metrics`.
+///
+/// `snapshot` is `fleet.snapshot()`, null while there is none; `vector` holds all rows of the
+/// `fleet.vector_…` views, by view.
+pub fn text(snapshot: &Value, vector: &Value, shards: bool) -> String {
+    let mut page = Page(Registry::with_prefix("citus_fleet"));
+    page.controller(&snapshot["status"]);
+    page.workers(rows(snapshot, "workers"));
+    page.tables(vector);
+    page.nodes(rows(vector, "nodes"));
+    page.progress(rows(vector, "progress"));
+    page.recall(rows(vector, "recall"));
+    if shards {
+        page.shards(rows(vector, "shards"));
+    }
+    let mut text = String::new();
+    // Writing to a string does not fail.
+    let _ = encode(&mut text, &page.0);
+    text
+}
+
+/// The same in Prometheus's older text format, for whoever does not ask for OpenMetrics: there a
+/// counter is declared under the name that its samples have.
+/// Source: Prometheus, "Exposition formats".
+pub fn older_format(openmetrics: &str) -> String {
+    let is_counter = |name: &str| openmetrics.contains(&format!("# TYPE {name} counter\n"));
+    let mut text = String::with_capacity(openmetrics.len());
+    for line in openmetrics.lines() {
+        let mut words = line.splitn(4, ' ');
+        match (words.next(), words.next(), words.next(), words.next()) {
+            (Some("#"), Some("EOF" | "UNIT"), ..) => continue,
+            (Some("#"), Some(what), Some(name), Some(rest)) if is_counter(name) => {
+                text.push_str(&format!("# {what} {name}_total {rest}"));
+            }
+            _ => text.push_str(line),
+        }
+        text.push('\n');
+    }
+    text
+}
+
+fn rows<'a>(value: &'a Value, key: &str) -> &'a [Value] {
+    value[key].as_array().map_or(&[], Vec::as_slice)
+}
+
+fn label(row: &Value, key: &str) -> String {
+    row[key].as_str().unwrap_or_default().to_owned()
+}
+
+/// `host:port`, as in `pg_dist_node`.
+fn node(row: &Value) -> String {
+    format!("{}:{}", row["nodename"].as_str().unwrap_or_default(), row["nodeport"])
+}
+
+/// A metric is left out where there is nothing to say: 0 would be a lie.
+fn set(family: &Gauges, labels: Labels, value: &Value) {
+    if let Some(value) = value.as_f64() {
+        family.get_or_create(&labels).set(value);
+    }
+}
+
+struct Page(Registry);
+
+impl Page {
+    fn gauge(&mut self, name: &str, help: &str, value: &Value) {
+        let gauge = Ratio::default();
+        if let Some(value) = value.as_f64() {
+            gauge.set(value);
+            self.0.register(name, help, gauge);
+        }
+    }
+
+    fn seconds(&mut self, name: &str, help: &str, value: Option<f64>) {
+        let gauge = Ratio::default();
+        if let Some(value) = value {
+            gauge.set(value);
+            self.0.register_with_unit(name, help, Unit::Seconds, gauge);
+        }
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: &Value) {
+        let counter = Counter::<u64>::default();
+        counter.inc_by(value.as_u64().unwrap_or_default());
+        self.0.register(name, help, counter);
+    }
+
+    fn family(&mut self, name: &str, help: &str) -> Gauges {
+        let family = Gauges::default();
+        self.0.register(name, help, family.clone());
+        family
+    }
+
+    fn bytes(&mut self, name: &str, help: &str) -> Gauges {
+        let family = Gauges::default();
+        self.0.register_with_unit(name, help, Unit::Bytes, family.clone());
+        family
+    }
+
+    fn counters(&mut self, name: &str, help: &str, by_kind: &Value) {
+        let family = Family::<Labels, Counter>::default();
+        for (kind, count) in by_kind.as_object().into_iter().flatten() {
+            let counter = family.get_or_create(&vec![("kind", kind.clone())]);
+            counter.inc_by(count.as_u64().unwrap_or_default());
+        }
+        self.0.register(name, help, family.clone());
+    }
+
+    fn controller(&mut self, status: &Value) {
+        let is_up = f64::from(u8::from(status["last_cycle"].is_number()));
+        self.gauge(
+            "controller_up",
+            "Whether the controller has finished a cycle since it started",
+            &is_up.into(),
+        );
+        let paused = status["paused"].as_bool().map(|paused| f64::from(u8::from(paused)));
+        self.gauge("paused", "Whether fleet.pause() has stopped changes", &paused.into());
+        self.seconds(
+            "last_cycle_timestamp",
+            "When the last good cycle ended, since 1970",
+            status["last_cycle"].as_f64(),
+        );
+        self.seconds(
+            "cycle_duration",
+            "Duration of the last cycle",
+            status["cycle_ms"].as_f64().map(|ms| ms / 1e3),
+        );
+        self.counter("cycles", "Cycles since the controller started", &status["cycles"]);
+        self.counter(
+            "changes",
+            "Changes of the cluster's metadata since the controller started",
+            &status["changes"],
+        );
+        self.counters(
+            "dns_errors",
+            "Lookups of sources that failed, by kind",
+            &status["dns_errors_by_kind"],
+        );
+        self.counters(
+            "probe_errors",
+            "Probes that failed, by kind",
+            &status["probe_errors_by_kind"],
+        );
+    }
+
+    fn workers(&mut self, workers: &[Value]) {
+        let mut counts: BTreeMap<&str, u32> = State::ALL.iter().map(|s| (s.as_str(), 0)).collect();
+        for worker in workers {
+            *counts.entry(worker["state"].as_str().unwrap_or_default()).or_default() += 1;
+        }
+        let family = self.family("workers", "Candidates and registered workers, by state");
+        for (state, count) in counts {
+            family.get_or_create(&vec![("state", state.to_owned())]).set(count.into());
+        }
+    }
+
+    fn tables(&mut self, vector: &Value) {
+        let mut worst: BTreeMap<(String, String), usize> = BTreeMap::new();
+        let mut sums: BTreeMap<(String, String), [f64; 3]> = BTreeMap::new();
+        for shard in rows(vector, "shards") {
+            let place = (label(shard, "table_name"), node(shard));
+            let status = STATUSES.iter().position(|status| shard["status"] == *status);
+            let known = worst.entry(place.clone()).or_default();
+            *known = (*known).max(status.unwrap_or(1));
+            let sum = sums.entry(place).or_default();
+            for (sum, key) in sum.iter_mut().zip(["index_bytes", "rows", "dead_rows"]) {
+                *sum += shard[key].as_f64().unwrap_or_default();
+            }
+        }
+        let health = self.family(
+            "vector_health_status",
+            "Worst status of a table's placements on a node: 1 for the one it is, 0 for the others",
+        );
+        for ((table, node), worst) in worst {
+            for (number, status) in STATUSES.into_iter().enumerate() {
+                let labels = vec![
+                    ("table", table.clone()),
+                    ("node", node.clone()),
+                    ("status", status.to_owned()),
+                ];
+                health.get_or_create(&labels).set(f64::from(u8::from(number == worst)));
+            }
+        }
+        let bytes = self.bytes("vector_index", "Bytes of a table's vector indexes on a node");
+        let dead = self
+            .family("vector_dead_tuples_ratio", "Dead rows among all rows of a table on a node");
+        for ((table, node), [index_bytes, live, dead_rows]) in sums {
+            let labels = vec![("table", table), ("node", node)];
+            bytes.get_or_create(&labels).set(index_bytes);
+            if live + dead_rows > 0.0 {
+                dead.get_or_create(&labels).set(dead_rows / (live + dead_rows));
+            }
+        }
+        self.skew(rows(vector, "shards"));
+    }
+
+    /// Rows of the largest shard over those of the mean one; a replica counts as its shard.
+    fn skew(&mut self, shards: &[Value]) {
+        let mut tables: BTreeMap<String, BTreeMap<i64, f64>> = BTreeMap::new();
+        for shard in shards.iter().filter(|shard| shard["kind"] == "distributed") {
+            let (Some(id), Some(count)) = (shard["shardid"].as_i64(), shard["rows"].as_f64())
+            else {
+                continue;
+            };
+            let rows = tables.entry(label(shard, "table_name")).or_default().entry(id).or_default();
+            *rows = rows.max(count);
+        }
+        let skew =
+            self.family("vector_skew_ratio", "Rows of a table's largest shard over the mean");
+        for (table, shards) in tables {
+            let mean = shards.values().sum::<f64>() / shards.len() as f64;
+            let most = shards.values().copied().fold(0.0, f64::max);
+            if mean > 0.0 {
+                skew.get_or_create(&vec![("table", table)]).set(most / mean);
+            }
+        }
+    }
+
+    fn nodes(&mut self, nodes: &[Value]) {
+        let health = self.family(
+            "vector_node_status",
+            "Status of a node for vector search: 1 for the one it is, 0 for the others",
+        );
+        let fit = self.family(
+            "vector_memory_fit_ratio",
+            "Bytes of a node's vector indexes over its effective_cache_size",
+        );
+        for row in nodes {
+            for status in STATUSES {
+                let is_it = f64::from(u8::from(row["status"] == status));
+                let labels = vec![("node", node(row)), ("status", status.to_owned())];
+                health.get_or_create(&labels).set(is_it);
+            }
+            let ratio = row["index_bytes"].as_f64().zip(row["effective_cache_size"].as_f64());
+            if let Some((bytes, cache)) = ratio.filter(|(_, cache)| *cache > 0.0) {
+                fit.get_or_create(&vec![("node", node(row))]).set(bytes / cache);
+            }
+        }
+    }
+
+    fn progress(&mut self, progress: &[Value]) {
+        let family = self.family(
+            "vector_progress_ratio",
+            "How far the slowest build, vacuum or move of a table on a node is in its phase",
+        );
+        let mut least: BTreeMap<Labels, f64> = BTreeMap::new();
+        for row in progress {
+            let labels = vec![
+                ("table", label(row, "table_name")),
+                ("node", node(row)),
+                ("activity", label(row, "activity")),
+            ];
+            if let Some(ratio) = row["ratio"].as_f64() {
+                least.entry(labels).and_modify(|known| *known = known.min(ratio)).or_insert(ratio);
+            }
+        }
+        for (labels, ratio) in least {
+            family.get_or_create(&labels).set(ratio);
+        }
+    }
+
+    /// The placement with the lowest recall stands for the table on its node.
+    fn recall(&mut self, results: &[Value]) {
+        let mean = self.family(
+            "vector_recall_ratio",
+            "Lowest recall measured on a table's placements on a node",
+        );
+        let low = self.family(
+            "vector_recall_ci_low_ratio",
+            "Lower end of the confidence interval of that recall",
+        );
+        let high = self.family(
+            "vector_recall_ci_high_ratio",
+            "Upper end of the confidence interval of that recall",
+        );
+        let mut lowest: BTreeMap<(String, String), &Value> = BTreeMap::new();
+        for row in results.iter().filter(|row| row["recall"].is_number()) {
+            let place = (label(row, "table_name"), node(row));
+            let known = lowest.entry(place).or_insert(row);
+            if row["recall"].as_f64() < known["recall"].as_f64() {
+                *known = row;
+            }
+        }
+        for ((table, node), row) in lowest {
+            let labels = vec![("table", table), ("node", node)];
+            set(&mean, labels.clone(), &row["recall"]);
+            set(&low, labels.clone(), &row["ci_low"]);
+            set(&high, labels, &row["ci_high"]);
+        }
+    }
+
+    fn shards(&mut self, shards: &[Value]) {
+        let bytes = self.bytes("vector_shard_index", "Bytes of a placement's vector indexes");
+        let live = self.family("vector_shard_rows", "Rows of a placement, estimated");
+        let health = self.family(
+            "vector_shard_status",
+            "Status of a placement: 1 for the one it is, 0 for the others",
+        );
+        for row in shards {
+            let labels = vec![
+                ("table", label(row, "table_name")),
+                ("node", node(row)),
+                ("shardid", row["shardid"].as_i64().map(|id| id.to_string()).unwrap_or_default()),
+            ];
+            set(&bytes, labels.clone(), &row["index_bytes"]);
+            set(&live, labels.clone(), &row["rows"]);
+            for status in STATUSES {
+                let mut labels = labels.clone();
+                labels.push(("status", status.to_owned()));
+                let is_it = f64::from(u8::from(row["status"] == status));
+                health.get_or_create(&labels).set(is_it);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use std::collections::BTreeSet;
+
+    fn example(mut vector: Value) -> String {
+        let snapshot = json!({
+            "status": {
+                "last_cycle": 1.7e9, "cycle_ms": 12.5, "cycles": 3, "changes": 2, "paused": false,
+                "dns_errors_by_kind": {"timeout": 4}, "probe_errors_by_kind": {"refused": 1},
+            },
+            "workers": [{"state": "active"}, {"state": "active"}, {"state": "blank"}],
+        });
+        vector["recall"] = json!([
+            {"table_name": "t", "nodename": "w", "nodeport": 1, "recall": 0.9, "ci_low": 0.8, "ci_high": 1.0},
+            {"table_name": "t", "nodename": "w", "nodeport": 1, "recall": 0.7, "ci_low": 0.6, "ci_high": 0.8},
+        ]);
+        text(&snapshot, &vector, true)
+    }
+
+    #[track_caller]
+    fn has(text: &str, line: &str) {
+        assert!(text.lines().any(|one| one == line), "{line:?} is not in\n{text}");
+    }
+
+    #[test]
+    fn the_controller_and_its_workers() {
+        let text = example(json!({}));
+        has(&text, "citus_fleet_workers{state=\"active\"} 2.0");
+        has(&text, "citus_fleet_workers{state=\"blank\"} 1.0");
+        has(&text, "citus_fleet_workers{state=\"absent\"} 0.0");
+        has(&text, "citus_fleet_cycle_duration_seconds 0.0125");
+        has(&text, "citus_fleet_cycles_total 3");
+        has(&text, "citus_fleet_dns_errors_total{kind=\"timeout\"} 4");
+        has(&text, "citus_fleet_vector_recall_ratio{table=\"t\",node=\"w:1\"} 0.7");
+        has(&text, "# EOF");
+    }
+
+    #[test]
+    fn a_table_on_a_node_is_as_good_as_its_worst_placement() {
+        let shard = |id: i64, node: &str, status: &str, rows: f64| {
+            json!({"table_name": "t", "shardid": id, "kind": "distributed", "nodename": node, "nodeport": 1,
+                   "status": status, "rows": rows, "dead_rows": 25, "index_bytes": 8192})
+        };
+        let text = example(json!({ "shards": [
+            shard(1, "a", "green", 75.0), shard(2, "a", "red", 75.0), shard(3, "b", "yellow", 150.0),
+        ]}));
+        has(&text, "citus_fleet_vector_health_status{table=\"t\",node=\"a:1\",status=\"red\"} 1.0");
+        has(
+            &text,
+            "citus_fleet_vector_health_status{table=\"t\",node=\"a:1\",status=\"green\"} 0.0",
+        );
+        has(
+            &text,
+            "citus_fleet_vector_health_status{table=\"t\",node=\"b:1\",status=\"yellow\"} 1.0",
+        );
+        has(&text, "citus_fleet_vector_index_bytes{table=\"t\",node=\"a:1\"} 16384.0");
+        has(&text, "citus_fleet_vector_dead_tuples_ratio{table=\"t\",node=\"a:1\"} 0.25");
+        has(&text, "citus_fleet_vector_skew_ratio{table=\"t\"} 1.5");
+        has(&text, "citus_fleet_vector_shard_rows{table=\"t\",node=\"b:1\",shardid=\"3\"} 150.0");
+    }
+
+    /// The names that some text mentions.
+    fn mentioned(text: &str) -> BTreeSet<&str> {
+        let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        text.split(|c: char| !is_name(c)).filter(|word| word.starts_with("citus_fleet_")).collect()
+    }
+
+    #[test]
+    fn the_dashboard_and_the_rules_ask_for_metrics_that_exist() {
+        let place = json!({"table_name": "t", "shardid": 1, "kind": "distributed", "nodename": "w", "nodeport": 1,
+            "status": "green", "rows": 1.0, "dead_rows": 0, "index_bytes": 1, "effective_cache_size": 2,
+            "activity": "build", "ratio": 0.5});
+        let everything =
+            json!({ "shards": [place.clone()], "nodes": [place.clone()], "progress": [place] });
+        let text = example(everything);
+        let served = mentioned(&text);
+        for consumer in [
+            include_str!("../monitoring/dashboard.json"),
+            include_str!("../monitoring/rules.yaml"),
+            include_str!("../monitoring/rules_test.yaml"),
+        ] {
+            let unknown: Vec<&str> = mentioned(consumer).difference(&served).copied().collect();
+            assert_eq!(unknown, Vec::<&str>::new(), "{text}");
+            assert!(mentioned(consumer).len() > 5);
+        }
+        serde_json::from_str::<Value>(include_str!("../monitoring/dashboard.json")).unwrap();
+    }
+
+    #[test]
+    fn the_older_format_declares_counters_as_their_samples_are_called() {
+        let text = older_format(&example(json!({})));
+        has(&text, "# TYPE citus_fleet_cycles_total counter");
+        has(&text, "citus_fleet_cycles_total 3");
+        has(&text, "# TYPE citus_fleet_workers gauge");
+        assert!(!text.contains("# EOF") && !text.contains("# UNIT"), "{text}");
+        assert!(!text.contains("# TYPE citus_fleet_cycles counter"), "{text}");
+    }
+
+    #[test]
+    fn hostile_names_stay_inside_their_label() {
+        let name = "x\"} 1\nciti_fake{a=\"\\";
+        let text =
+            example(json!({ "shards": [{"table_name": name, "shardid": 1, "kind": "distributed",
+            "nodename": "a", "nodeport": 1, "status": "green", "rows": 1.0, "dead_rows": 0}] }));
+        assert!(!text.lines().any(|line| line.starts_with("citi_fake")), "{text}");
+        assert!(text.contains(r#"table="x\"} 1\nciti_fake{a=\"\\""#), "{text}");
+    }
+}
