@@ -1,5 +1,6 @@
 //! Owns the functions that SQL calls: they check who calls and where, and pass on.
-//! Must not talk to the network or to Citus: a session asks the controller, which does.
+//! Must not change the cluster by itself: a session asks the controller, which does. The functions of
+//! vector-shard health ask the nodes themselves, and change nothing.
 
 mod doctor;
 pub mod locks;

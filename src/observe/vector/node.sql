@@ -155,7 +155,7 @@ SELECT pg_catalog.json_build_object(
       ORDER BY p.pid), '[]')
     FROM pg_catalog.pg_stat_progress_create_index p
     JOIN pg_catalog.pg_stat_activity a ON a.pid OPERATOR(pg_catalog.=) p.pid
-    WHERE p.relid OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT r.oid FROM relations r))),
+    WHERE p.phase IS NOT NULL AND p.relid OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT r.oid FROM relations r))),
   'vacuums', (
     SELECT COALESCE(pg_catalog.json_agg(pg_catalog.json_build_object(
       'pid', p.pid, 'relation', p.relid::pg_catalog.int8, 'phase', p.phase,

@@ -1,6 +1,7 @@
 //! Owns the checks of index builds: those under way, and whether the next one will go well.
 //! Must not hold pgvector's formulas: `sizes` does.
 
+use super::each::{Spot, each_index};
 use super::nodes::rounded;
 use crate::decide::vector::finding::{Evidence, Finding, Remedy, Status, Subject};
 use crate::decide::vector::fleet::{Fleet, Node, Placement, Table};
@@ -97,16 +98,8 @@ fn training(relation: &Relation, index: &Index) -> Option<f64> {
     Some(kmeans_bytes(value, f64::from(index.dimensions), f64::from(lists), rows))
 }
 
-/// Raises `maintenance_work_mem` to what the most demanding index of the node takes.
-fn raise(fleet: &Fleet<'_>, number: usize) -> Option<Remedy> {
-    let node = &fleet.nodes[number];
-    let wanted = fleet
-        .indexes()
-        .filter(|(_, placement, ..)| placement.node == number)
-        .filter_map(|(_, _, relation, _, index)| {
-            graph(relation, index).or_else(|| training(relation, index))
-        })
-        .fold(0.0, f64::max);
+/// Raises `maintenance_work_mem` of a node so far that its most demanding build fits.
+fn raise(node: &Node<'_>, wanted: f64) -> Option<Remedy> {
     // Room for the rows of the next days.
     let wanted = wanted * 1.2;
     let memory = node.answer.ok()?.resources.memory.map_or(f64::INFINITY, |bytes| bytes as f64);
@@ -116,6 +109,16 @@ fn raise(fleet: &Fleet<'_>, number: usize) -> Option<Remedy> {
     })
 }
 
+/// What the most demanding build of each node wants, by the node's position.
+fn most_wanted(fleet: &Fleet<'_>) -> Vec<f64> {
+    let mut most = vec![0.0; fleet.nodes.len()];
+    for (_, placement, relation, _, index) in fleet.indexes() {
+        let wanted = graph(relation, index).or_else(|| training(relation, index)).unwrap_or(0.0);
+        most[placement.node] = wanted.max(most[placement.node]);
+    }
+    most
+}
+
 /// Findings for every index whose build wants more memory than its node gives it.
 fn short_of_memory(
     fleet: &Fleet<'_>,
@@ -123,26 +126,28 @@ fn short_of_memory(
     what: &'static str,
     then: &str,
 ) -> Vec<Finding> {
-    fleet
-        .indexes()
-        .filter_map(|(table, placement, relation, placed, index)| {
-            let wanted = wants(relation, index)?;
-            let given = fleet.node(placement).bytes(MEMORY)? as f64;
-            (wanted > given).then(|| Finding {
-                status: Status::Yellow,
-                subject: fleet.subject_of(table, placement, placed.shell),
-                symptom: format!(
-                    "a build of {} on {} wants {}, and {MEMORY} is {} there: it {then}",
-                    index.quoted,
-                    fleet.node(placement).address,
-                    human(wanted),
-                    human(given)
-                ),
-                evidence: Evidence::estimated(what, wanted.round(), given),
-                remedy: raise(fleet, placement.node),
-            })
-        })
-        .collect()
+    let most = most_wanted(fleet);
+    let look = |spot: Spot<'_, '_>| {
+        let wanted = wants(spot.place.relation, spot.index)?;
+        let given = fleet.node(spot.place.placement).bytes(MEMORY)? as f64;
+        (wanted > given).then_some((wanted, given))
+    };
+    each_index(fleet, look, |spot, (wanted, given), _| {
+        let number = spot.place.placement.node;
+        Finding {
+            status: Status::Yellow,
+            subject: spot.subject(fleet),
+            symptom: format!(
+                "a build of {} on {} wants {}, and {MEMORY} is {} there: it {then}",
+                spot.index.quoted,
+                spot.node(fleet),
+                human(wanted),
+                human(given)
+            ),
+            evidence: Evidence::estimated(what, wanted.round(), given),
+            remedy: raise(&fleet.nodes[number], most[number]),
+        }
+    })
 }
 
 pub fn spill(fleet: &Fleet<'_>) -> Vec<Finding> {

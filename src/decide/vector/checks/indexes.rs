@@ -1,7 +1,7 @@
 //! Owns the checks of whether there is an index: missing, impossible, invalid, left over, unused.
 //! Must not look into an index.
 
-use super::shape::is_everywhere;
+use super::each::{Place, Spot, each_index};
 use crate::decide::vector::finding::{Evidence, Finding, Remedy, Status, Subject};
 use crate::decide::vector::fleet::{Fleet, Placement, Table, is_leftover, literal, quote};
 use crate::decide::vector::model::{Column, Index, Relation};
@@ -197,52 +197,18 @@ fn is_building(fleet: &Fleet<'_>, node: usize, relation: &Relation) -> bool {
 }
 
 pub fn invalid(fleet: &Fleet<'_>) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    for (table, placement, relation, placed, index) in fleet.indexes() {
-        if index.valid || is_building(fleet, placement.node, relation) {
-            continue;
-        }
-        let everywhere = is_everywhere(table, placed, |index| !index.valid);
-        let replaced =
-            relation.indexes.iter().any(|other| other.valid && other.columns == index.columns);
-        findings.push(Finding {
-            status: if replaced { Status::Yellow } else { Status::Red },
-            subject: fleet.subject_of(table, placement, placed.shell),
-            symptom: format!(
-                "index {} on {} is invalid",
-                index.quoted,
-                fleet.node(placement).address
-            ),
-            evidence: Evidence::exact("indisvalid", false, true),
-            remedy: Some(rebuild(
-                fleet,
-                table,
-                placement,
-                relation,
-                placed.shell,
-                index,
-                everywhere,
-            )),
-        });
-    }
-    findings
-}
-
-/// REINDEX of one index: on the whole table where all of its placements need it, else on this one.
-pub fn rebuild(
-    fleet: &Fleet<'_>,
-    table: &Table<'_>,
-    placement: &Placement<'_>,
-    relation: &Relation,
-    shell: &Index,
-    index: &Index,
-    everywhere: bool,
-) -> Remedy {
-    let reindex = |schema: &str, name: &str| format!("REINDEX INDEX CONCURRENTLY {schema}.{name}");
-    match everywhere {
-        true => Remedy::on_coordinator(reindex(&table.shell.quoted_schema, &shell.quoted)),
-        false => fleet.on_node_of(placement, reindex(&relation.quoted_schema, &index.quoted)),
-    }
+    let look = |spot: Spot<'_, '_>| {
+        let Place { placement, relation, .. } = spot.place;
+        let left = !spot.index.valid && !is_building(fleet, placement.node, relation);
+        left.then(|| relation.indexes.iter().any(|i| i.valid && i.columns == spot.index.columns))
+    };
+    each_index(fleet, look, |spot, replaced, everywhere| Finding {
+        status: if replaced { Status::Yellow } else { Status::Red },
+        subject: spot.subject(fleet),
+        symptom: format!("index {} on {} is invalid", spot.index.quoted, spot.node(fleet)),
+        evidence: Evidence::exact("indisvalid", false, true),
+        remedy: Some(spot.rebuild(fleet, everywhere)),
+    })
 }
 
 pub fn leftover(fleet: &Fleet<'_>) -> Vec<Finding> {

@@ -1,9 +1,8 @@
 //! Owns the checks of ivfflat's lists: whether they were trained on these rows, and how many there are.
 //! Must not read them: what the build has written is told by the metapage's evidence.
 
-use super::indexes::rebuild;
+use super::each::each_index;
 use super::nodes::rounded;
-use super::shape::is_everywhere;
 use super::upkeep::of_table;
 use crate::decide::vector::finding::{Evidence, Finding, Remedy, Status, Subject};
 use crate::decide::vector::fleet::Fleet;
@@ -29,33 +28,22 @@ fn growth(index: &Index) -> Option<(f64, bool)> {
 }
 
 pub fn training(fleet: &Fleet<'_>) -> Vec<Finding> {
-    fleet
-        .indexes()
-        .filter_map(|(table, placement, relation, placed, index)| {
-            let (ratio, untrained) = growth(index)?;
-            let everywhere = is_everywhere(table, placed, |index| growth(index).is_some());
-            Some(Finding {
-                status: if untrained { Status::Red } else { Status::Yellow },
-                subject: fleet.subject_of(table, placement, placed.shell),
-                symptom: format!(
-                    "the lists of {} on {} have {ratio:.1} times the pages of their training{}",
-                    index.quoted,
-                    fleet.node(placement).address,
-                    if untrained { ", which had no or very few rows" } else { "" }
-                ),
-                evidence: Evidence::estimated("pages per page at the build", rounded(ratio), GROWN),
-                remedy: Some(rebuild(
-                    fleet,
-                    table,
-                    placement,
-                    relation,
-                    placed.shell,
-                    index,
-                    everywhere,
-                )),
-            })
-        })
-        .collect()
+    each_index(
+        fleet,
+        |spot| growth(spot.index),
+        |spot, (ratio, untrained), everywhere| Finding {
+            status: if untrained { Status::Red } else { Status::Yellow },
+            subject: spot.subject(fleet),
+            symptom: format!(
+                "the lists of {} on {} have {ratio:.1} times the pages of their training{}",
+                spot.index.quoted,
+                spot.node(fleet),
+                if untrained { ", which had no or very few rows" } else { "" }
+            ),
+            evidence: Evidence::estimated("pages per page at the build", rounded(ratio), GROWN),
+            remedy: Some(spot.rebuild(fleet, everywhere)),
+        },
+    )
 }
 
 /// One number of lists serves all shards of a table, so their mean decides.

@@ -5,6 +5,7 @@
 //! which a test compares with this list.
 
 mod builds;
+mod each;
 mod indexes;
 mod lists;
 pub mod nodes;

@@ -1,9 +1,9 @@
 //! Owns the checks of whether an index is what was declared: its definition, its options, its graph.
 //! Must not parse names: which index is which follows from the names that Citus gives.
 
-use super::indexes::rebuild;
+use super::each::{Place, Spot, each_index};
 use crate::decide::vector::finding::{Evidence, Finding, Remedy, Status};
-use crate::decide::vector::fleet::{Fleet, Placed, Placement, Table, is_leftover, quote};
+use crate::decide::vector::fleet::{Fleet, Placed, Placement, is_leftover, quote};
 use crate::decide::vector::model::{Index, Metapage, Relation};
 use crate::decide::vector::sizes::{EF_CONSTRUCTION, LISTS, M};
 
@@ -95,76 +95,58 @@ fn outdated(index: &Index) -> Option<(String, String)> {
 }
 
 pub fn option_not_applied(fleet: &Fleet<'_>) -> Vec<Finding> {
-    let finding = |(table, placement, relation, placed, index): Of<'_, '_>| {
-        let (built, now) = outdated(index)?;
-        let everywhere = is_everywhere(table, placed, |index| outdated(index).is_some());
-        Some(Finding {
+    each_index(
+        fleet,
+        |spot| outdated(spot.index),
+        |spot, (built, now), everywhere| Finding {
             status: Status::Yellow,
-            subject: fleet.subject_of(table, placement, placed.shell),
+            subject: spot.subject(fleet),
             symptom: format!(
                 "index {} on {} was built with {built}, and declares {now}",
-                index.quoted,
-                fleet.node(placement).address
+                spot.index.quoted,
+                spot.node(fleet)
             ),
             evidence: Evidence::exact("options", built, now),
-            remedy: Some(rebuild(
-                fleet,
-                table,
-                placement,
-                relation,
-                placed.shell,
-                index,
-                everywhere,
-            )),
-        })
-    };
-    fleet.indexes().filter_map(finding).collect()
+            remedy: Some(spot.rebuild(fleet, everywhere)),
+        },
+    )
 }
 
-type Of<'f, 'a> = (&'f Table<'a>, &'f Placement<'a>, &'a Relation, &'f Placed<'a>, &'a Index);
-
-/// Whether an index is so on every placement of its table.
-pub fn is_everywhere(
-    table: &Table<'_>,
-    placed: &Placed<'_>,
-    is_so: impl Fn(&Index) -> bool,
-) -> bool {
-    table.placements.iter().all(|other| other.counterpart(placed.shell).is_some_and(&is_so))
-}
-
-fn is_empty(index: &Index) -> bool {
-    index.valid && matches!(index.meta, Some(Metapage::Hnsw { has_entry: false, .. }))
+/// Whether the graph has nowhere to begin although there are rows; and the share of NULLs among them,
+/// where it is known.
+fn emptiness(spot: Spot<'_, '_>) -> Option<Option<f64>> {
+    let (relation, index) = (spot.place.relation, spot.index);
+    let is_empty = matches!(index.meta, Some(Metapage::Hnsw { has_entry: false, .. }));
+    if !is_empty || !index.valid || index.partial || relation.rows() < 1.0 {
+        return None;
+    }
+    let columns = relation.columns.iter().filter(|column| index.columns.contains(&column.name));
+    Some(columns.filter_map(|column| column.null_fraction).reduce(f64::max))
 }
 
 pub fn empty_graph(fleet: &Fleet<'_>) -> Vec<Finding> {
-    let finding = |(table, placement, relation, placed, index): Of<'_, '_>| {
-        if !is_empty(index) || index.partial || relation.rows() < 1.0 {
-            return None;
-        }
-        let columns = relation.columns.iter().filter(|column| index.columns.contains(&column.name));
-        let nulls = columns.filter_map(|column| column.null_fraction).reduce(f64::max);
-        let everywhere = is_everywhere(table, placed, is_empty);
+    each_index(fleet, emptiness, |spot, nulls, everywhere| {
+        let Place { table, relation, .. } = spot.place;
         // Whether the rows have vectors at all is known only after an ANALYZE, and whether those are
         // zero, which have no angle to anything, not even then.
-        let skips_zero = index.definition.as_ref().is_none_or(|text| text.contains("_cosine_ops"));
+        let definition = spot.index.definition.as_ref();
+        let skips_zero = definition.is_none_or(|text| text.contains("_cosine_ops"));
         let lost = !skips_zero && nulls.is_some_and(|fraction| fraction < ALL);
-        let mut remedy =
-            rebuild(fleet, table, placement, relation, placed.shell, index, everywhere);
+        let mut remedy = spot.rebuild(fleet, everywhere);
         if nulls.is_none() {
             let name = if everywhere { table.name } else { &relation.quoted };
             remedy = remedy.then(format!("ANALYZE {name}"));
         }
-        Some(Finding {
+        Finding {
             status: if lost { Status::Red } else { Status::Yellow },
-            subject: fleet.subject_of(table, placement, placed.shell),
+            subject: spot.subject(fleet),
             symptom: format!(
                 "index {} on {} is empty, and its table is not",
-                index.quoted,
-                fleet.node(placement).address
+                spot.index.quoted,
+                spot.node(fleet)
             ),
             evidence: Evidence::exact("rows of the table", relation.rows().round(), 0),
             remedy: Some(remedy),
-        })
-    };
-    fleet.indexes().filter_map(finding).collect()
+        }
+    })
 }

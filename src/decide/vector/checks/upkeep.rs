@@ -1,10 +1,10 @@
 //! Owns the checks of what wears out: dead rows, wasted pages, missing vectors, old statistics.
 //! Must not count rows: it works with what the statistics say.
 
-use super::indexes::rebuild;
+use super::each::{Place, each_index, each_placement};
 use super::nodes::rounded;
 use crate::decide::vector::finding::{Evidence, Finding, Remedy, Status, Subject};
-use crate::decide::vector::fleet::{Fleet, Placement, Table};
+use crate::decide::vector::fleet::{Fleet, Table};
 use crate::decide::vector::model::{Index, Relation};
 use crate::decide::vector::progress;
 use crate::decide::vector::sizes::tight_pages;
@@ -30,33 +30,21 @@ fn wasted(relation: &Relation, index: &Index) -> Option<f64> {
 }
 
 pub fn bloat(fleet: &Fleet<'_>) -> Vec<Finding> {
-    fleet
-        .indexes()
-        .filter_map(|(table, placement, relation, placed, index)| {
-            let ratio = wasted(relation, index)?;
-            let is_bloated = |p: &Placement<'_>| wasted(p.relation?, p.counterpart(placed.shell)?);
-            let everywhere = table.placements.iter().all(|p| is_bloated(p).is_some());
-            Some(Finding {
-                status: Status::Yellow,
-                subject: fleet.subject_of(table, placement, placed.shell),
-                symptom: format!(
-                    "index {} on {} has {ratio:.1} times the pages that its rows need",
-                    index.quoted,
-                    fleet.node(placement).address
-                ),
-                evidence: Evidence::estimated("pages per page needed", rounded(ratio), BLOATED),
-                remedy: Some(rebuild(
-                    fleet,
-                    table,
-                    placement,
-                    relation,
-                    placed.shell,
-                    index,
-                    everywhere,
-                )),
-            })
-        })
-        .collect()
+    each_index(
+        fleet,
+        |spot| wasted(spot.place.relation, spot.index),
+        |spot, ratio, everywhere| Finding {
+            status: Status::Yellow,
+            subject: spot.subject(fleet),
+            symptom: format!(
+                "index {} on {} has {ratio:.1} times the pages that its rows need",
+                spot.index.quoted,
+                spot.node(fleet)
+            ),
+            evidence: Evidence::estimated("pages per page needed", rounded(ratio), BLOATED),
+            remedy: Some(spot.rebuild(fleet, everywhere)),
+        },
+    )
 }
 
 /// The share of dead rows, where it is too large.
@@ -67,40 +55,27 @@ fn dead_share(relation: &Relation) -> Option<f64> {
 }
 
 pub fn dead_tuples(fleet: &Fleet<'_>) -> Vec<Finding> {
-    fleet
-        .placements()
-        .filter_map(|(table, placement, relation)| {
-            let share = dead_share(relation)?;
-            let everywhere = is_so_everywhere(table, |relation| dead_share(relation).is_some());
-            Some(Finding {
-                status: if share > TOO_MANY_DEAD { Status::Red } else { Status::Yellow },
-                subject: fleet.subject(table, placement),
-                symptom: format!(
-                    "{:.0} % of the rows of {} on {} are dead",
-                    share * 100.0,
-                    relation.quoted,
-                    fleet.node(placement).address
-                ),
-                evidence: Evidence::estimated("dead rows per row", rounded(share), MANY_DEAD),
-                remedy: Some(renew(fleet, table, placement, relation, everywhere)),
-            })
-        })
-        .collect()
-}
-
-fn is_so_everywhere(table: &Table<'_>, is_so: impl Fn(&Relation) -> bool) -> bool {
-    table.placements.iter().all(|placement| placement.relation.is_some_and(&is_so))
+    each_placement(
+        fleet,
+        |place| dead_share(place.relation),
+        |place, share, everywhere| Finding {
+            status: if share > TOO_MANY_DEAD { Status::Red } else { Status::Yellow },
+            subject: fleet.subject(place.table, place.placement),
+            symptom: format!(
+                "{:.0} % of the rows of {} on {} are dead",
+                share * 100.0,
+                place.relation.quoted,
+                place.node(fleet)
+            ),
+            evidence: Evidence::estimated("dead rows per row", rounded(share), MANY_DEAD),
+            remedy: Some(renew(fleet, place, everywhere)),
+        },
+    )
 }
 
 /// REINDEX of every vector index, then VACUUM: on the whole table, or on one placement.
-fn renew(
-    fleet: &Fleet<'_>,
-    table: &Table<'_>,
-    placement: &Placement<'_>,
-    relation: &Relation,
-    everywhere: bool,
-) -> Remedy {
-    let of = if everywhere { table.shell } else { relation };
+fn renew(fleet: &Fleet<'_>, place: Place<'_, '_>, everywhere: bool) -> Remedy {
+    let of = if everywhere { place.table.shell } else { place.relation };
     let mut sql: Vec<String> = of
         .indexes
         .iter()
@@ -110,7 +85,7 @@ fn renew(
     sql.push(format!("VACUUM {}", of.quoted));
     let run_on = match everywhere {
         true => Remedy::on_coordinator("").run_on,
-        false => fleet.on_node_of(placement, "").run_on,
+        false => fleet.on_node_of(place.placement, "").run_on,
     };
     Remedy { run_on, sql }
 }
@@ -186,33 +161,25 @@ fn is_stale(relation: &Relation) -> bool {
 }
 
 pub fn stale_statistics(fleet: &Fleet<'_>) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    for table in &fleet.tables {
-        let stale: Vec<_> = table
-            .placements
-            .iter()
-            .filter_map(|placement| Some((placement, placement.relation.filter(|r| is_stale(r))?)))
-            .collect();
-        for (placement, relation) in &stale {
-            findings.push(Finding {
-                status: Status::Yellow,
-                subject: fleet.subject(table, placement),
-                symptom: format!(
-                    "{} rows of {} on {} changed since the last ANALYZE",
-                    relation.modified,
-                    relation.quoted,
-                    fleet.node(placement).address
-                ),
-                evidence: Evidence::exact(
-                    "rows changed since the last ANALYZE",
-                    relation.modified,
-                    (STALE * relation.rows()).round().max(FEW_ROWS),
-                ),
-                remedy: Some(Remedy::on_coordinator(format!("ANALYZE {}", table.name))),
-            });
-        }
-    }
-    findings
+    each_placement(
+        fleet,
+        |place| is_stale(place.relation).then_some(place.relation.modified),
+        |place, modified, _| Finding {
+            status: Status::Yellow,
+            subject: fleet.subject(place.table, place.placement),
+            symptom: format!(
+                "{modified} rows of {} on {} changed since the last ANALYZE",
+                place.relation.quoted,
+                place.node(fleet)
+            ),
+            evidence: Evidence::exact(
+                "rows changed since the last ANALYZE",
+                modified,
+                (STALE * place.relation.rows()).round().max(FEW_ROWS),
+            ),
+            remedy: Some(Remedy::on_coordinator(format!("ANALYZE {}", place.table.name))),
+        },
+    )
 }
 
 /// A finding about a whole table has no node.
