@@ -1,55 +1,60 @@
 //! Owns the check of measured recall: whether searches find what they should, where that has been
 //! sampled. Must not count a result that tells of another index, or of other settings, than now.
 
-use super::indexes::rebuild;
+use super::each::{Spot, each_index};
 use super::nodes::rounded;
 use crate::decide::vector::finding::{Evidence, Finding, Remedy, Status};
-use crate::decide::vector::fleet::{Fleet, Node, Placement, Table, literal};
-use crate::decide::vector::model::{Index, RecallResult, Relation};
+use crate::decide::vector::fleet::{Fleet, Node, Table, literal};
+use crate::decide::vector::model::{Index, RecallResult};
+use std::collections::HashMap;
+
+/// Results by node, port, relation and index.
+type Results<'a> = HashMap<(&'a str, u16, &'a str, &'a str), &'a RecallResult>;
 
 pub fn low(fleet: &Fleet<'_>) -> Vec<Finding> {
-    fleet
-        .indexes()
-        .filter_map(|(table, placement, relation, placed, index)| {
-            let result = result(fleet, placement, relation, index)?;
-            let target = fleet.thresholds.recall_target;
-            let is_certain = result.ci_high.is_some_and(|high| high < target);
-            (result.recall < target).then(|| Finding {
-                status: if is_certain { Status::Red } else { Status::Yellow },
-                subject: fleet.subject_of(table, placement, placed.shell),
-                symptom: format!(
-                    "index {} on {} finds {:.0} % of the {} nearest neighbours{}",
-                    index.quoted,
-                    fleet.node(placement).address,
-                    result.recall * 100.0,
-                    result.k,
-                    missing(result)
-                ),
-                evidence: Evidence::estimated("recall", rounded(result.recall), target),
-                remedy: Some(harder(table, index, result).unwrap_or_else(|| {
-                    rebuild(fleet, table, placement, relation, placed.shell, index, false)
-                })),
-            })
-        })
-        .collect()
+    let key = |r| {
+        let RecallResult { nodename, nodeport, placement, index, .. }: &RecallResult = r;
+        (nodename.as_str(), *nodeport, placement.as_str(), index.as_str())
+    };
+    let results: Results<'_> = fleet.recalls.iter().map(|result| (key(result), result)).collect();
+    let target = fleet.thresholds.recall_target;
+    each_index(
+        fleet,
+        |spot| result(fleet, &results, &spot).filter(|result| result.recall < target),
+        |spot, result, everywhere| Finding {
+            status: match result.ci_high {
+                Some(high) if high < target => Status::Red,
+                _ => Status::Yellow,
+            },
+            subject: spot.subject(fleet),
+            symptom: format!(
+                "index {} on {} finds {:.0} % of the {} nearest neighbours{}",
+                spot.index.quoted,
+                spot.node(fleet),
+                result.recall * 100.0,
+                result.k,
+                missing(result)
+            ),
+            evidence: Evidence::estimated("recall", rounded(result.recall), target),
+            remedy: Some(
+                harder(spot.place.table, spot.index, result)
+                    .unwrap_or_else(|| spot.rebuild(fleet, everywhere)),
+            ),
+        },
+    )
 }
 
 /// The result that tells of an index as it is, searched as it is searched now.
 fn result<'a>(
-    fleet: &Fleet<'a>,
-    placement: &Placement<'_>,
-    relation: &Relation,
-    index: &Index,
+    fleet: &Fleet<'_>,
+    results: &Results<'a>,
+    spot: &Spot<'_, '_>,
 ) -> Option<&'a RecallResult> {
-    let node = fleet.node(placement);
-    fleet.recalls.iter().find(|result| {
-        result.nodename == node.name
-            && result.nodeport == node.port
-            && result.placement == relation.quoted
-            && result.index == index.name
-            && result.filenode == index.filenode
-            && has_settings(node, &result.settings)
-    })
+    let node = fleet.node(spot.place.placement);
+    let relation = spot.place.relation.quoted.as_str();
+    let result = *results.get(&(&node.name, node.port, relation, &spot.index.name))?;
+    let is_current = result.filenode == spot.index.filenode && has_settings(node, &result.settings);
+    is_current.then_some(result)
 }
 
 /// Whether a node has settings, given as `name=value` between spaces.
