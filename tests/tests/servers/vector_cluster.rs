@@ -55,16 +55,16 @@ fn versions_that_differ() {
 fn settings_that_differ() {
     let cluster = with_items(100);
     let worker = &cluster.workers[0];
-    worker.run("ALTER DATABASE postgres SET hnsw.ef_search = 100");
+    worker.shard_session().run("ALTER DATABASE postgres SET hnsw.ef_search = 100");
     let found = cluster.diagnosis("guc_drift", "yellow");
     assert!(found.symptom.contains("100") && found.symptom.contains("40"), "{found:?}");
     assert_eq!(found.remedy, "SELECT fleet.set_search_option('hnsw.ef_search', '40');");
-    worker.run("ALTER DATABASE postgres RESET hnsw.ef_search");
+    worker.shard_session().run("ALTER DATABASE postgres RESET hnsw.ef_search");
     cluster.wait_until_well("guc_drift");
     // What this session sets, the workers do not get.
     cluster.coordinator.run("LOAD 'vector'; SET hnsw.ef_search = 200");
     let found = cluster.diagnosis("guc_drift", "yellow");
-    assert!(found.symptom.contains("this session"), "{found:?}");
+    assert!(found.symptom.contains("This session"), "{found:?}");
     cluster.coordinator.run("RESET hnsw.ef_search");
     cluster.wait_until_well("guc_drift");
 }
