@@ -24,7 +24,7 @@ const FACTS: &str = r"
          'name', i.indexrelid::regclass, 'valid', i.indisvalid, 'definition', pg_get_indexdef(i.indexrelid),
          'bytes', pg_relation_size(i.indexrelid), 'scans', pg_stat_get_numscans(i.indexrelid)))
        FROM pg_index i WHERE i.indrelid = c.oid))::text
-    FROM pg_class c WHERE c.oid = ''%s''::regclass";
+    FROM pg_class c WHERE c.oid = '%s'::regclass";
 
 pub fn measure(effort: Effort) -> Vec<Figure> {
     let cluster = with_shards();
@@ -36,7 +36,9 @@ pub fn measure(effort: Effort) -> Vec<Figure> {
         let view = time(&mut session, "SELECT * FROM fleet.vector_shards");
         let shards = time(
             &mut session,
-            &format!("SELECT * FROM run_command_on_shards('items', '{FACTS}') WHERE success"),
+            &format!(
+                "SELECT * FROM run_command_on_shards('items', $facts${FACTS}$facts$) WHERE success"
+            ),
         );
         let citus =
             time(&mut session, "SELECT * FROM citus_shards WHERE table_name = 'items'::regclass");
