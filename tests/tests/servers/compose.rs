@@ -113,12 +113,17 @@ fn follows_containers_to_new_addresses() {
     let workers = [1, 2, 3].map(|number| compose.worker(number));
     let addresses = || workers.each_ref().map(|worker| compose.address(worker));
 
-    // Killed one by one, and started in another order: each gets whichever address is free.
+    // Killed, and started again from the highest address down: each gets the lowest that is free.
     let before = addresses();
+    let mut order: Vec<(Ipv4Addr, &String)> = Vec::new();
+    for (address, worker) in before.iter().zip(&workers) {
+        order.push((address.parse().expect("an address"), worker));
+    }
+    order.sort();
     for worker in &workers {
         compose.docker(&["kill", worker]);
     }
-    for worker in workers.iter().rev() {
+    for (_, worker) in order.iter().rev() {
         compose.docker(&["start", worker]);
     }
     assert_ne!(
