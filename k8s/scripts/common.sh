@@ -95,7 +95,7 @@ in_coordinator() {
 }
 
 # sql: runs the statements on standard input on the coordinator; prints bare values.
-sql() { in_coordinator psql -XqAt -v ON_ERROR_STOP=1 -U postgres -d "$DATABASE" "$@"; }
+sql() { in_coordinator psql -XqAt -v ON_ERROR_STOP=1 -U postgres -d "$DATABASE"; }
 
 # The workers that Kubernetes is asked to run, as far as it knows any.
 workers_wanted() {
