@@ -54,6 +54,10 @@ require_cluster() {
         fail "no Kubernetes cluster answers${KUBE_CONTEXT:+ in the context $KUBE_CONTEXT}" "${why##*$'\n'}"
 }
 
+make_namespace() {
+    kube get namespace "$NAMESPACE" >/dev/null 2>&1 || kube create namespace "$NAMESPACE" --save-config | sed 's/^/  /'
+}
+
 # wait_until TITLE COMMAND...: repeats the command until it succeeds; what it prints is the reason why not
 # yet, shown when it changes and when time is up.
 wait_until() {
@@ -109,8 +113,8 @@ workers_wanted() {
 workers_active() {
     local found
     found=$(sql <<<"SELECT pg_catalog.count(*) FILTER (WHERE state = 'active') || ' of $1 workers are active' ||
-        pg_catalog.coalesce(pg_catalog.string_agg(', ' || nodename || ' is ' || state || ': ' || reason, '')
-            FILTER (WHERE state NOT IN ('active', 'removed')), '') FROM fleet.workers" 2>&1) || { say "${found##*$'\n'}"; return 1; }
+        COALESCE(pg_catalog.string_agg(', ' || nodename || ' is ' || state || ': ' || reason, '')
+            FILTER (WHERE state NOT IN ('active', 'removed')), '') FROM fleet.workers" 2>&1) || { grep -v 'command terminated' <<<"$found"; return 1; }
     say "$found"
     [[ $found == "$1 of $1 workers are active" ]]
 }
