@@ -16,6 +16,7 @@ pub enum Need {
     Prometheus,
     NoCitus,
     Docker,
+    Kubectl,
 }
 
 impl Need {
@@ -33,6 +34,7 @@ impl Need {
             Need::NoCitus => install()
                 .has_extension("citus")
                 .then(|| "the extension citus is installed".to_string()),
+            Need::Kubectl => lacks_program("kubectl", "help"),
             Need::OpenSsl => lacks_program("openssl", "version"),
             Need::Patroni => {
                 lacks_program("patroni", "--version").or_else(|| lacks_program("etcd", "--version"))

@@ -124,7 +124,13 @@ pub fn as_servers(program: impl AsRef<OsStr>) -> Command {
 
 /// Runs a program to its end and panics with what it printed when it fails.
 #[track_caller]
-pub fn run_program(mut command: Command) {
+pub fn run_program(command: Command) {
+    run_for_output(command);
+}
+
+/// The same for a program whose output counts.
+#[track_caller]
+pub fn run_for_output(mut command: Command) -> String {
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let what = format!("{command:?}");
     let child = spawn(command, libc::SIGQUIT).unwrap_or_else(|error| panic!("{what}: {error}"));
@@ -138,6 +144,7 @@ pub fn run_program(mut command: Command) {
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     );
+    String::from_utf8(output.stdout).expect("the output is UTF-8")
 }
 
 /// Starts a child that ends with this process, however that ends, by the signal `farewell`. One

@@ -9,6 +9,7 @@ mod discovery;
 mod harness;
 mod hostile;
 mod http;
+mod kubernetes_manifests;
 mod lifecycle;
 mod lifecycle_absence;
 mod lifecycle_failover;
@@ -73,6 +74,7 @@ fn main() {
         vector_recall_figures::suite(),
         vector_recall_schedule::suite(),
         search_options::suite(),
+        kubernetes_manifests::suite(),
         without_citus::suite(),
         compose::suite(),
     ];
