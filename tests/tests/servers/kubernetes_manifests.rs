@@ -25,6 +25,8 @@ pub fn suite() -> Vec<Test> {
 }
 
 const ROLE: &str = "citus-fleet/role";
+/// Off on workers, or else the operator's sessions there would reach into the other clusters.
+const PROPAGATION: &str = "citus.enable_ddl_propagation";
 
 fn includes(labels: &[(String, String)], selector: &[(String, String)]) -> bool {
     !selector.is_empty() && selector.iter().all(|label| labels.contains(label))
@@ -192,7 +194,7 @@ fn the_operators_clusters_agree() {
     let coordinator = find(&clusters, "postgresql", "citus-coordinator");
     let own = |cluster: &Object| -> Vec<_> {
         let all = parameters(cluster).into_iter();
-        all.filter(|(name, _)| !name.starts_with("citus_fleet.")).collect()
+        all.filter(|(name, _)| !name.starts_with("citus_fleet.") && name != PROPAGATION).collect()
     };
     let template = text("ha/workers/citus-worker-N.template");
     let pattern = string(&coordinator.at("spec/postgresql/parameters")["citus_fleet.workers"]);
@@ -213,6 +215,7 @@ fn the_operators_clusters_agree() {
                 assert_eq!(pattern.replace("{n}", number), name, "the pattern finds it");
                 let written = text(&format!("ha/workers/{name}.yaml"));
                 assert_eq!(written, template.replace("@N@", number), "{name} is the template's");
+                assert_eq!(cluster.at("spec/postgresql/parameters")[PROPAGATION], "off");
                 "worker"
             }
             None => "coordinator",
