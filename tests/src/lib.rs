@@ -11,6 +11,7 @@ pub mod etcd;
 pub mod fleet;
 pub mod http;
 pub mod install;
+pub mod kubernetes;
 pub mod manifests;
 pub mod need;
 pub mod net;

@@ -3,6 +3,7 @@
 
 use crate::compose;
 use crate::install::install;
+use crate::kubernetes;
 use std::process::{Command, Stdio};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +18,8 @@ pub enum Need {
     NoCitus,
     Docker,
     Kubectl,
+    /// A Kubernetes cluster that is for tests.
+    Kubernetes,
 }
 
 impl Need {
@@ -35,6 +38,9 @@ impl Need {
                 .has_extension("citus")
                 .then(|| "the extension citus is installed".to_string()),
             Need::Kubectl => lacks_program("kubectl", "help"),
+            Need::Kubernetes => std::env::var_os(kubernetes::VARIABLE)
+                .is_none()
+                .then(|| format!("{} names no cluster that is for tests", kubernetes::VARIABLE)),
             Need::OpenSsl => lacks_program("openssl", "version"),
             Need::Patroni => {
                 lacks_program("patroni", "--version").or_else(|| lacks_program("etcd", "--version"))

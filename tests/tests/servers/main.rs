@@ -9,6 +9,7 @@ mod discovery;
 mod harness;
 mod hostile;
 mod http;
+mod kubernetes_cluster;
 mod kubernetes_manifests;
 mod lifecycle;
 mod lifecycle_absence;
@@ -75,6 +76,7 @@ fn main() {
         vector_recall_schedule::suite(),
         search_options::suite(),
         kubernetes_manifests::suite(),
+        kubernetes_cluster::suite(),
         without_citus::suite(),
         compose::suite(),
     ];

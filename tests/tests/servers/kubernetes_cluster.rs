@@ -1,0 +1,145 @@
+//! The manifests on a real Kubernetes cluster, with the images that k8s/README.md tells how to build: both
+//! ways deployed, grown, hurt and shrunk through the targets of k8s/Makefile, while a client inserts.
+
+use crate::suite::{Test, suite};
+use citus_fleet_tests::kubernetes::{Inserts, Kubernetes, PATIENCE};
+use citus_fleet_tests::{Need, until};
+use std::sync::Arc;
+
+pub fn suite() -> Vec<Test> {
+    suite!("kubernetes_cluster", &[Need::Kubectl, Need::Kubernetes];
+        the_simple_way_grows_suffers_and_shrinks,
+        the_operators_clusters_fail_over_and_grow,
+    )
+}
+
+/// Rows that are there before anything happens.
+const FIRST: u64 = 500;
+
+#[track_caller]
+fn fill(cluster: &Kubernetes) {
+    for sql in [
+        "CREATE TABLE items (id bigint PRIMARY KEY, embedding vector(3) NOT NULL)",
+        "SELECT create_distributed_table('items', 'id', shard_count => 12)",
+        &format!(
+            "INSERT INTO items SELECT n, ARRAY[n, 0, 1]::vector FROM generate_series(1, {FIRST}) n"
+        ),
+        "CREATE INDEX ON items USING hnsw (embedding vector_l2_ops)",
+    ] {
+        cluster.sql(sql);
+    }
+}
+
+fn inserts(cluster: &Arc<Kubernetes>) -> Inserts {
+    let cluster = cluster.clone();
+    Inserts::start(FIRST + 1, move |id| {
+        cluster.try_sql(&format!("INSERT INTO items VALUES ({id}, '[{id},0,1]')")).map(drop)
+    })
+}
+
+/// Every row from 1 to `last`, once, and no other; and the index finds what is nearest.
+#[track_caller]
+fn assert_exact(cluster: &Kubernetes, last: u64) {
+    let counts = "SELECT count(*), count(DISTINCT id), min(id), max(id) FROM items WHERE embedding = ARRAY[id, 0, 1]::vector";
+    let wanted = format!("{last}|{last}|1|{last}");
+    until("every shard answers", PATIENCE, || cluster.try_sql(counts));
+    assert_eq!(cluster.sql(counts), wanted);
+    let nearest = "SELECT id FROM items ORDER BY embedding <-> '[77,0,1]' LIMIT 1";
+    assert_eq!(cluster.sql(nearest), "77");
+}
+
+fn the_simple_way_grows_suffers_and_shrinks() {
+    let cluster = Arc::new(Kubernetes::new("simple"));
+    cluster.make("deploy", &["WORKERS=2"]);
+    cluster.make("verify", &[]);
+    fill(&cluster);
+
+    // To grow, this is all it takes.
+    cluster.kubectl(&["scale", "statefulset", "citus-worker", "--replicas=4"]);
+    cluster.wait_until_active(4);
+    cluster.sql("SELECT citus_rebalance_start()");
+    until("the shards are spread", PATIENCE, || {
+        let on = cluster.try_sql("SELECT count(DISTINCT nodename) FROM citus_shards")?;
+        if on == "4" { Ok(()) } else { Err(on) }
+    });
+
+    let writer = inserts(&cluster);
+    writer.wait_for_more();
+    cluster.kill(&["citus-worker-1"]);
+    cluster.wait_until_active(4);
+    writer.wait_for_more();
+    cluster.kill(&["citus-coordinator-0"]);
+    cluster.wait_until_active(4);
+    writer.wait_for_more();
+    cluster.kill(&["--all"]);
+    cluster.wait_until_active(4);
+    writer.wait_for_more();
+
+    // Without a drain: refused; forced nevertheless, it loses nothing.
+    let refused = cluster.try_kubectl(&["scale", "statefulset", "citus-worker", "--replicas=3"]);
+    assert!(refused.is_err_and(|said| said.contains("make scale WORKERS=3")));
+    let forced = r#"{"metadata": {"annotations": {"citus-fleet/drained": "3@test"}}, "spec": {"replicas": 3}}"#;
+    cluster.kubectl(&["patch", "statefulset", "citus-worker", "--type=merge", "-p", forced]);
+    cluster.kubectl(&["wait", "--for=delete", "pod/citus-worker-3", "--timeout=300s"]);
+    assert_eq!(cluster.sql("SELECT count(DISTINCT nodename) FROM citus_shards"), "4");
+    cluster.kubectl(&["scale", "statefulset", "citus-worker", "--replicas=4"]);
+    cluster.wait_until_active(4);
+    writer.wait_for_more();
+
+    cluster.make("scale", &["WORKERS=2"]);
+    assert_eq!(cluster.sql("SELECT count(DISTINCT nodename) FROM citus_shards"), "2");
+    writer.wait_for_more();
+    let last = writer.finish();
+    assert_exact(&cluster, last);
+
+    // A name that comes again is a new worker.
+    cluster.kubectl(&["scale", "statefulset", "citus-worker", "--replicas=3"]);
+    cluster.wait_until_active(3);
+    let backup = format!("TO=/tmp/citus-fleet-backup-{}", std::process::id());
+    cluster.make("backup", &[&backup]);
+    cluster.sql("DROP TABLE items");
+    cluster.make("restore", &[&backup.replace("TO=", "FROM=")]);
+    let _ = std::fs::remove_dir_all(backup.trim_start_matches("TO="));
+    assert_exact(&cluster, last);
+}
+
+fn the_operators_clusters_fail_over_and_grow() {
+    let cluster = Arc::new(Kubernetes::new("ha"));
+    cluster.make("install-operator", &[]);
+    cluster.make("deploy", &[]);
+    cluster.make("verify", &[]);
+    fill(&cluster);
+    let writer = inserts(&cluster);
+    writer.wait_for_more();
+
+    for name in ["citus-worker-1", "citus-coordinator"] {
+        let first = cluster.primary(name).expect("somebody leads");
+        cluster.allow_new_pods(false);
+        cluster.kill(&[&first]);
+        until(&format!("{name} is led by its other instance"), PATIENCE, || {
+            let now = cluster.primary(name)?;
+            if now == first { Err(now) } else { Ok(()) }
+        });
+        cluster.allow_new_pods(true);
+        writer.wait_for_more();
+        cluster.wait_until_active(2);
+    }
+
+    // Everything at once, as when its machine goes.
+    cluster.kill(&["-l", "application=spilo"]);
+    cluster.wait_until_active(2);
+    writer.wait_for_more();
+
+    cluster.make("add-worker", &[]);
+    cluster.wait_until_active(3);
+    cluster.make("verify", &[]);
+    cluster.sql("SELECT citus_rebalance_start()");
+    until("the shards are spread", PATIENCE, || {
+        let on = cluster.try_sql("SELECT count(DISTINCT nodename) FROM citus_shards")?;
+        if on == "3" { Ok(()) } else { Err(on) }
+    });
+    cluster.make("remove-worker", &["N=3"]);
+    writer.wait_for_more();
+    let last = writer.finish();
+    assert_exact(&cluster, last);
+}
