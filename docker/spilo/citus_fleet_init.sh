@@ -6,11 +6,12 @@
 set -euo pipefail
 
 # Patroni hides the environment from what it runs; its configuration, which only this user reads, has it.
+: "${PATRONI_CONFIGURATION:=/home/postgres/postgres.yml}"
 superuser() {
-    python3 - "$1" <<'PYTHON'
+    python3 - "$PATRONI_CONFIGURATION" "$1" <<'PYTHON'
 import sys, yaml
-with open("/home/postgres/postgres.yml") as configuration:
-    print(yaml.safe_load(configuration)["postgresql"]["authentication"]["superuser"][sys.argv[1]], end="")
+with open(sys.argv[1]) as configuration:
+    print(yaml.safe_load(configuration)["postgresql"]["authentication"]["superuser"][sys.argv[2]], end="")
 PYTHON
 }
 

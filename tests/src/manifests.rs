@@ -23,7 +23,7 @@ pub fn text(relative: &str) -> String {
 /// The objects of one file.
 #[track_caller]
 pub fn read(relative: &str) -> Vec<Object> {
-    objects(&text(relative))
+    parse(&text(relative))
 }
 
 /// The objects that a folder's kustomization comes to.
@@ -31,11 +31,11 @@ pub fn read(relative: &str) -> Vec<Object> {
 pub fn render(relative: &str) -> Vec<Object> {
     let mut kubectl = Command::new("kubectl");
     kubectl.arg("kustomize").arg(path(relative));
-    objects(&run_for_output(kubectl))
+    parse(&run_for_output(kubectl))
 }
 
 #[track_caller]
-fn objects(yaml: &str) -> Vec<Object> {
+pub fn parse(yaml: &str) -> Vec<Object> {
     Deserializer::from_str(yaml)
         .map(|document| Object(Value::deserialize(document).expect("YAML")))
         .filter(|object| !object.0.is_null())

@@ -74,13 +74,7 @@ postgresql:
   basebackup:
   - checkpoint: fast
   - no-sync
-  authentication:
-    superuser:
-      username: postgres
-    replication:
-      username: postgres
-    rewind:
-      username: postgres
+  authentication:{authentication}
   parameters:
     unix_socket_directories: {directory}
     # pg_rewind needs whole pages.
@@ -93,6 +87,7 @@ postgresql:
             name = spec.name,
             etcd = self.etcd,
             bin = install().bin.display(),
+            authentication = authentication(spec),
             shared = list(8, shared.iter().map(|(name, value)| format!("{name}: '{value}'"))),
             hba = list(
                 2,
@@ -108,6 +103,26 @@ postgresql:
         }
         yaml
     }
+}
+
+/// Who Patroni is to the servers: as whom it asks them, copies from them and rewinds them.
+fn authentication(spec: &Spec) -> String {
+    let passwords = spec.passwords.as_ref();
+    let (replicator, replication) = match passwords {
+        Some(passwords) => ("standby", Some(passwords.replication.as_str())),
+        None => ("postgres", None),
+    };
+    let superuser = passwords.map(|passwords| passwords.superuser.as_str());
+    let roles = [
+        ("superuser", "postgres", superuser),
+        ("replication", replicator, replication),
+        ("rewind", "postgres", superuser),
+    ];
+    let lines = roles.iter().map(|(role, name, password)| {
+        let password = password.map(|password| format!(", password: '{password}'"));
+        format!("{role}: {{username: {name}{}}}", password.unwrap_or_default())
+    });
+    list(4, lines)
 }
 
 /// Lines of a YAML list or map, indented, each on a line of its own.

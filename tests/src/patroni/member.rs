@@ -6,10 +6,11 @@ use crate::daemon::Daemon;
 use crate::http;
 use crate::run::{self, Subnet, port};
 use crate::server::process::{as_servers, is_alive, kill_postmaster, postmaster_of, send};
-use crate::server::spec::write_for_server;
+use crate::server::spec::{Passwords, write_for_server};
 use crate::server::{Data, Server, Spec, template};
 use crate::wait::until;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -20,6 +21,7 @@ pub struct Member {
     /// Where Patroni's REST API listens.
     pub api: SocketAddr,
     data: Data,
+    passwords: Option<Passwords>,
     patroni: Mutex<Option<Daemon>>,
 }
 
@@ -31,7 +33,13 @@ impl Member {
         write_for_server(&directory.join("base.conf"), &spec.conf(directory));
         let yaml = configuration.yaml(&spec, directory, api);
         write_for_server(&directory.join("patroni.yml"), &yaml);
-        Member { data: spec.data, server, api, patroni: Mutex::new(None) }
+        Member {
+            data: spec.data,
+            passwords: spec.passwords,
+            server,
+            api,
+            patroni: Mutex::new(None),
+        }
     }
 
     /// Lays down the data directory that Patroni bootstraps the cluster with.
@@ -45,13 +53,25 @@ impl Member {
         }
     }
 
+    /// Gives the roles that Patroni logs in with the passwords that it was told.
+    pub(super) fn set_passwords(&self) {
+        let Some(Passwords { superuser, replication }) = &self.passwords else {
+            return;
+        };
+        self.server.run(&format!("ALTER ROLE postgres PASSWORD '{superuser}'"));
+        self.server.run(&format!("CREATE ROLE standby REPLICATION LOGIN PASSWORD '{replication}'"));
+    }
+
+    /// patroni.yml.
+    pub fn configuration(&self) -> PathBuf {
+        self.server.directory().join("patroni.yml")
+    }
+
     /// Starts Patroni, which starts the server once it knows in which role.
     #[track_caller]
     pub fn begin(&self) {
-        let directory = self.server.directory();
-        let configuration = directory.join("patroni.yml");
         let mut command = as_servers("patroni");
-        command.arg(configuration);
+        command.arg(self.configuration());
         // When asked to end, Patroni ends its server too, which is not our child.
         let daemon = Daemon::spawn(command, &self.server.log_file(), libc::SIGTERM);
         *self.patroni.lock().unwrap_or_else(PoisonError::into_inner) = Some(daemon);

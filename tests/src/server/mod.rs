@@ -13,6 +13,7 @@ pub use spec::{Spec, trust};
 pub use template::Data;
 
 use crate::run;
+use crate::tls::Certificate;
 use process::{Postmaster, children_of, program, run_program, send};
 use std::fs;
 use std::net::IpAddr;
@@ -175,6 +176,11 @@ impl Server {
         assert!(lock(&self.postmaster).is_none(), "{} runs", self.name);
         self.address = address.into();
         self.spec.addresses = vec![self.address];
+    }
+
+    /// Gives a server another certificate, from its next start on.
+    pub fn certify(&mut self, certificate: &Certificate) {
+        self.spec.certificate = Some(certificate.clone());
     }
 
     /// The description of a server with the same settings at another address: of a standby.

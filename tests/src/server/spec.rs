@@ -34,6 +34,14 @@ timezone = 'UTC'
 ";
 
 #[derive(Clone, Debug)]
+pub struct Passwords {
+    /// Of `postgres`.
+    pub superuser: String,
+    /// Of `standby`, which there is only with passwords.
+    pub replication: String,
+}
+
+#[derive(Clone, Debug)]
 pub struct Spec {
     pub name: String,
     pub addresses: Vec<IpAddr>,
@@ -44,6 +52,8 @@ pub struct Spec {
     /// The `host…` lines of pg_hba.conf.
     pub hba: Vec<String>,
     pub certificate: Option<Certificate>,
+    /// Of the roles that Patroni logs in with; without them it needs none.
+    pub passwords: Option<Passwords>,
     pub environment: Vec<(String, String)>,
 }
 
@@ -59,6 +69,7 @@ impl Spec {
             settings: Vec::new(),
             hba: trust(),
             certificate: None,
+            passwords: None,
             environment: Vec::new(),
         }
     }
@@ -94,6 +105,12 @@ impl Spec {
 
     pub fn certificate(mut self, certificate: &Certificate) -> Spec {
         self.certificate = Some(certificate.clone());
+        self
+    }
+
+    pub fn passwords(mut self, superuser: &str, replication: &str) -> Spec {
+        self.passwords =
+            Some(Passwords { superuser: superuser.into(), replication: replication.into() });
         self
     }
 

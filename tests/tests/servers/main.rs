@@ -10,7 +10,9 @@ mod harness;
 mod hostile;
 mod http;
 mod kubernetes_cluster;
+mod kubernetes_ha;
 mod kubernetes_manifests;
+mod kubernetes_simple;
 mod lifecycle;
 mod lifecycle_absence;
 mod lifecycle_failover;
@@ -76,6 +78,8 @@ fn main() {
         vector_recall_schedule::suite(),
         search_options::suite(),
         kubernetes_manifests::suite(),
+        kubernetes_ha::suite(),
+        kubernetes_simple::suite(),
         kubernetes_cluster::suite(),
         without_citus::suite(),
         compose::suite(),
