@@ -6,7 +6,7 @@ use crate::daemon::Daemon;
 use crate::http;
 use crate::run::{self, Subnet, port};
 use crate::server::process::{as_servers, is_alive, kill_postmaster, postmaster_of, send};
-use crate::server::spec::{Passwords, write_for_server};
+use crate::server::spec::write_for_server;
 use crate::server::{Data, Server, Spec, template};
 use crate::wait::until;
 use std::net::SocketAddr;
@@ -21,7 +21,6 @@ pub struct Member {
     /// Where Patroni's REST API listens.
     pub api: SocketAddr,
     data: Data,
-    passwords: Option<Passwords>,
     patroni: Mutex<Option<Daemon>>,
 }
 
@@ -33,13 +32,7 @@ impl Member {
         write_for_server(&directory.join("base.conf"), &spec.conf(directory));
         let yaml = configuration.yaml(&spec, directory, api);
         write_for_server(&directory.join("patroni.yml"), &yaml);
-        Member {
-            data: spec.data,
-            passwords: spec.passwords,
-            server,
-            api,
-            patroni: Mutex::new(None),
-        }
+        Member { data: spec.data, server, api, patroni: Mutex::new(None) }
     }
 
     /// Lays down the data directory that Patroni bootstraps the cluster with.
@@ -51,15 +44,6 @@ impl Member {
         if self.data == Data::Citus {
             self.server.run(template::RENEW_SERVER_ID);
         }
-    }
-
-    /// Gives the roles that Patroni logs in with the passwords that it was told.
-    pub(super) fn set_passwords(&self) {
-        let Some(Passwords { superuser, replication }) = &self.passwords else {
-            return;
-        };
-        self.server.run(&format!("ALTER ROLE postgres PASSWORD '{superuser}'"));
-        self.server.run(&format!("CREATE ROLE standby REPLICATION LOGIN PASSWORD '{replication}'"));
     }
 
     /// patroni.yml.

@@ -50,7 +50,6 @@ impl Patroni {
         first.begin();
         cluster.wait_for_leader(first);
         first.renew_server_id();
-        first.set_passwords();
         for other in others {
             other.begin();
         }

@@ -52,7 +52,7 @@ pub struct Spec {
     /// The `host…` lines of pg_hba.conf.
     pub hba: Vec<String>,
     pub certificate: Option<Certificate>,
-    /// Of the roles that Patroni logs in with; without them it needs none.
+    /// Of the roles that Patroni makes and logs in with; without them it needs none.
     pub passwords: Option<Passwords>,
     pub environment: Vec<(String, String)>,
 }

@@ -16,6 +16,19 @@ pub fn suite() -> Vec<Test> {
 /// Rows that are there before anything happens.
 const FIRST: u64 = 500;
 
+const NODES_WITH_SHARDS: &str = "SELECT count(DISTINCT nodename) FROM citus_shards";
+
+/// Spreads the shards over all workers, as an operator does after adding some.
+#[track_caller]
+fn rebalance(cluster: &Kubernetes) {
+    cluster.sql("SELECT citus_rebalance_start()");
+    until("the shards are spread", PATIENCE, || {
+        let states = cluster
+            .try_sql("SELECT string_agg(DISTINCT state::text, ', ') FROM pg_dist_background_job")?;
+        if states == "finished" { Ok(()) } else { Err(states) }
+    });
+}
+
 #[track_caller]
 fn fill(cluster: &Kubernetes) {
     for sql in [
@@ -57,11 +70,8 @@ fn the_simple_way_grows_suffers_and_shrinks() {
     // To grow, this is all it takes.
     cluster.kubectl(&["scale", "statefulset", "citus-worker", "--replicas=4"]);
     cluster.wait_until_active(4);
-    cluster.sql("SELECT citus_rebalance_start()");
-    until("the shards are spread", PATIENCE, || {
-        let on = cluster.try_sql("SELECT count(DISTINCT nodename) FROM citus_shards")?;
-        if on == "4" { Ok(()) } else { Err(on) }
-    });
+    rebalance(&cluster);
+    assert_eq!(cluster.sql(NODES_WITH_SHARDS), "4");
 
     let writer = inserts(&cluster);
     writer.wait_for_more();
@@ -81,13 +91,13 @@ fn the_simple_way_grows_suffers_and_shrinks() {
     let forced = r#"{"metadata": {"annotations": {"citus-fleet/drained": "3@test"}}, "spec": {"replicas": 3}}"#;
     cluster.kubectl(&["patch", "statefulset", "citus-worker", "--type=merge", "-p", forced]);
     cluster.kubectl(&["wait", "--for=delete", "pod/citus-worker-3", "--timeout=300s"]);
-    assert_eq!(cluster.sql("SELECT count(DISTINCT nodename) FROM citus_shards"), "4");
+    assert_eq!(cluster.sql(NODES_WITH_SHARDS), "4");
     cluster.kubectl(&["scale", "statefulset", "citus-worker", "--replicas=4"]);
     cluster.wait_until_active(4);
     writer.wait_for_more();
 
     cluster.make("scale", &["WORKERS=2"]);
-    assert_eq!(cluster.sql("SELECT count(DISTINCT nodename) FROM citus_shards"), "2");
+    assert_eq!(cluster.sql(NODES_WITH_SHARDS), "2");
     writer.wait_for_more();
     let last = writer.finish();
     assert_exact(&cluster, last);
@@ -133,11 +143,8 @@ fn the_operators_clusters_fail_over_and_grow() {
     cluster.make("add-worker", &[]);
     cluster.wait_until_active(3);
     cluster.make("verify", &[]);
-    cluster.sql("SELECT citus_rebalance_start()");
-    until("the shards are spread", PATIENCE, || {
-        let on = cluster.try_sql("SELECT count(DISTINCT nodename) FROM citus_shards")?;
-        if on == "3" { Ok(()) } else { Err(on) }
-    });
+    rebalance(&cluster);
+    assert_eq!(cluster.sql(NODES_WITH_SHARDS), "3");
     cluster.make("remove-worker", &["N=3"]);
     writer.wait_for_more();
     let last = writer.finish();
