@@ -116,6 +116,15 @@ fn selectors_select_pods_that_have_the_ports() {
     }
 }
 
+/// The images' tag, as docker/README.md and the scripts have it.
+fn tag() -> String {
+    let scripts = text("scripts/common.sh");
+    let tag = scripts.split("${TAG:=").nth(1).and_then(|rest| rest.split('}').next());
+    let tag = tag.expect("a default").to_string();
+    assert!(tag.starts_with(&format!("{}-citus", env!("CARGO_PKG_VERSION"))), "{tag}");
+    tag
+}
+
 /// ConfigMaps are in the same rendering; Secrets are never committed, and made by scripts/secrets.
 fn what_pods_mount_is_made() {
     let objects = render("simple");
@@ -140,7 +149,7 @@ fn what_pods_mount_is_made() {
         for mount in list(&container["volumeMounts"]) {
             assert!(there.contains(string(&mount["name"])), "{mount:?}");
         }
-        assert_eq!(container["image"], format!("citus-fleet:{}", env!("CARGO_PKG_VERSION")));
+        assert_eq!(container["image"], format!("citus_fleet:{}", tag()));
     }
 }
 
@@ -245,6 +254,7 @@ fn the_operator_is_told_of_what_the_manifests_rely_on() {
     let clusters = clusters();
 
     assert_eq!(told("docker_image"), string(clusters[0].at("spec/dockerImage")));
+    assert_eq!(told("docker_image"), format!("citus_fleet-spilo:{}", tag()));
     assert_eq!(told("watched_namespace"), string(clusters[0].at("metadata/namespace")));
     // Or else no network policy and no monitor would find the pods.
     assert!(told("inherited_labels").split(',').any(|label| label == ROLE));
