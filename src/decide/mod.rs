@@ -2,6 +2,7 @@
 //! Must stay pure: no pgrx, no clock, no I/O; time comes in as a value (`make lint` compiles this
 //! folder on its own to make sure).
 
+pub mod change;
 pub mod condition;
 pub mod discovery;
 pub mod doctor;

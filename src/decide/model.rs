@@ -1,6 +1,7 @@
 //! Owns the words of the fleet as plain data: what was observed, and what is to be done about it.
 //! Must not decide anything.
 
+pub use super::change::{Change, ChangeFailure, Lineage, Subject};
 use super::names::HostName;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -286,67 +287,6 @@ pub struct Observation<'a> {
     pub hold: Option<Hold>,
 }
 
-/// A change that Citus did not accept, and when it may be tried again.
-#[derive(Clone, Debug)]
-pub struct ChangeFailure {
-    pub reason: String,
-    pub attempts: u32,
-    pub retry_at: Duration,
-}
-
-/// What the plan wants done, each a call of one Citus function.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
-    SetCoordinatorHost {
-        nodename: String,
-        nodeport: u16,
-    },
-    Register {
-        nodename: String,
-        nodeport: u16,
-        endpoint: SocketAddr,
-        lineage: Lineage,
-    },
-    /// The worker's server lives elsewhere now: its row follows, with the same nodeid.
-    UpdateAddress {
-        nodeid: i32,
-        from: (String, u16),
-        nodename: String,
-        nodeport: u16,
-        endpoint: SocketAddr,
-        lineage: Lineage,
-    },
-    /// A worker that the fleet has disabled is back.
-    Reactivate {
-        nodeid: i32,
-        nodename: String,
-        nodeport: u16,
-    },
-    /// A worker is absent, and the operator wants such workers disabled.
-    Disable {
-        nodeid: i32,
-        nodename: String,
-        nodeport: u16,
-    },
-    /// A removed server still has relations that Citus has left on it.
-    Clean {
-        /// What a certificate of the server there is checked against.
-        nodename: String,
-        endpoint: SocketAddr,
-        system_identifier: i64,
-        relations: Vec<String>,
-    },
-    /// Workers have joined and hold no shards yet.
-    Rebalance,
-}
-
-/// Whose data a server has, and how far it has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lineage {
-    pub system_identifier: i64,
-    pub timeline: i32,
-}
-
 impl Server {
     pub fn lineage(&self) -> Lineage {
         Lineage { system_identifier: self.system_identifier, timeline: self.timeline }
@@ -360,57 +300,6 @@ impl Identity {
         self.system_identifier == server.system_identifier
             && !server.in_recovery
             && server.timeline < self.timeline
-    }
-}
-
-/// What a change is about: the coordinator's own row, the shards of all nodes, a server that has no
-/// row, or a row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Subject {
-    Coordinator,
-    Shards,
-    Endpoint(SocketAddr),
-    Node(i32),
-}
-
-impl Change {
-    pub fn subject(&self) -> Subject {
-        match self {
-            Self::SetCoordinatorHost { .. } => Subject::Coordinator,
-            Self::Rebalance => Subject::Shards,
-            Self::Register { endpoint, .. } | Self::Clean { endpoint, .. } => {
-                Subject::Endpoint(*endpoint)
-            }
-            Self::UpdateAddress { nodeid, .. }
-            | Self::Reactivate { nodeid, .. }
-            | Self::Disable { nodeid, .. } => Subject::Node(*nodeid),
-        }
-    }
-}
-
-impl fmt::Display for Change {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::SetCoordinatorHost { nodename, nodeport } => {
-                write!(f, "set the coordinator's address to {nodename}:{nodeport}")
-            }
-            Self::Register { nodename, nodeport, .. } => {
-                write!(f, "register {nodename}:{nodeport}")
-            }
-            Self::UpdateAddress { nodeid, from: (name, port), nodename, nodeport, .. } => {
-                write!(f, "move node {nodeid} from {name}:{port} to {nodename}:{nodeport}")
-            }
-            Self::Reactivate { nodeid, nodename, nodeport } => {
-                write!(f, "reactivate node {nodeid}, {nodename}:{nodeport}")
-            }
-            Self::Disable { nodeid, nodename, nodeport } => {
-                write!(f, "disable node {nodeid}, {nodename}:{nodeport}")
-            }
-            Self::Clean { endpoint, relations, .. } => {
-                write!(f, "drop what was left on {endpoint}: {} relations", relations.len())
-            }
-            Self::Rebalance => write!(f, "start the rebalancer for the workers that have joined"),
-        }
     }
 }
 
