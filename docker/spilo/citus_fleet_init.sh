@@ -6,7 +6,7 @@
 set -euo pipefail
 
 # Patroni hides the environment from what it runs; its configuration, which only this user reads, has it.
-: "${PATRONI_CONFIGURATION:=/home/postgres/postgres.yml}"
+: "${PATRONI_CONFIGURATION:=$(getent passwd postgres | cut -d: -f6)/postgres.yml}"
 superuser() {
     python3 - "$PATRONI_CONFIGURATION" "$1" <<'PYTHON'
 import sys, yaml
