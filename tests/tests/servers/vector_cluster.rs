@@ -59,8 +59,7 @@ fn settings_that_differ() {
     let found = cluster.diagnosis("guc_drift", "yellow");
     assert!(found.symptom.contains("100") && found.symptom.contains("40"), "{found:?}");
     assert_eq!(found.remedy, "SELECT fleet.set_search_option('hnsw.ef_search', '40');");
-    worker.shard_session().run("ALTER DATABASE postgres RESET hnsw.ef_search");
-    cluster.wait_until_well("guc_drift");
+    cluster.mend("guc_drift");
     // What this session sets, the workers do not get.
     cluster.coordinator.run("LOAD 'vector'; SET hnsw.ef_search = 200");
     let found = cluster.diagnosis("guc_drift", "yellow");
