@@ -31,13 +31,15 @@ SQL
 # colocation group are put together again; partitions follow their parent.
 distribution() {
     "$1" psql -XqAt -v ON_ERROR_STOP=1 <<'SQL'
+-- Citus creates this view in either of these schemas.
+SET search_path = pg_catalog, public;
 WITH tables AS (
     SELECT t.table_name, t.citus_table_type AS kind, t.distribution_column, t.colocation_id, t.shard_count,
            pg_catalog.format('%I.%I', n.nspname, c.relname) AS name,
            pg_catalog.row_number() OVER (PARTITION BY t.colocation_id, t.citus_table_type ORDER BY n.nspname, c.relname) AS place,
            pg_catalog.first_value(pg_catalog.format('%I.%I', n.nspname, c.relname))
                OVER (PARTITION BY t.colocation_id, t.citus_table_type ORDER BY n.nspname, c.relname) AS leader
-      FROM pg_catalog.citus_tables t
+      FROM citus_tables t
       JOIN pg_catalog.pg_class c ON c.oid = t.table_name
       JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
      WHERE NOT c.relispartition)

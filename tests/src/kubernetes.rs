@@ -115,19 +115,17 @@ impl Kubernetes {
     }
 
     /// Whether a pod that has gone may come back: as long as not, its machine is lost to all appearance.
-    #[track_caller]
-    pub fn allow_new_pods(&self, allowed: bool) {
-        let nodes = self.kubectl(&["get", "nodes", "-o", "name"]);
-        let mut arguments = vec![if allowed { "uncordon" } else { "cordon" }];
-        arguments.extend(nodes.lines());
-        self.kubectl(&arguments);
+    /// By a taint, because the operator moves primaries away from a machine that is cordoned.
+    pub fn allow_new_pods(&self, allowed: bool) -> Result<String, String> {
+        let taint = if allowed { "citus-fleet-test-" } else { "citus-fleet-test=lost:NoSchedule" };
+        self.try_kubectl(&["taint", "nodes", "--all", taint])
     }
 }
 
 impl Drop for Kubernetes {
     fn drop(&mut self) {
         if thread::panicking() {
-            self.allow_new_pods(true);
+            let _ = self.allow_new_pods(true);
             let pods = self.try_kubectl(&["get", "pods", "-o", "wide"]);
             eprintln!(
                 "{}: left behind, to be looked at\n{}",

@@ -43,6 +43,21 @@ fn fill(cluster: &Kubernetes) {
     }
 }
 
+/// Without one, nobody may take over.
+#[track_caller]
+fn wait_for_synchronous_standby(cluster: &Kubernetes, name: &str) {
+    until(&format!("{name} has a standby that confirms commits"), PATIENCE, || {
+        let primary = cluster.primary(name)?;
+        let sql = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'";
+        let psql =
+            ["exec", &primary, "-c", "postgres", "--", "psql", "-XAtU", "postgres", "-c", sql];
+        match cluster.try_kubectl(&psql)?.trim() {
+            "1" => Ok(()),
+            other => Err(format!("{other} of {primary}")),
+        }
+    });
+}
+
 fn inserts(cluster: &Arc<Kubernetes>) -> Inserts {
     let cluster = cluster.clone();
     Inserts::start(FIRST + 1, move |id| {
@@ -123,14 +138,15 @@ fn the_operators_clusters_fail_over_and_grow() {
     writer.wait_for_more();
 
     for name in ["citus-worker-1", "citus-coordinator"] {
+        wait_for_synchronous_standby(&cluster, name);
         let first = cluster.primary(name).expect("somebody leads");
-        cluster.allow_new_pods(false);
+        cluster.allow_new_pods(false).expect("the machines are tainted");
         cluster.kill(&[&first]);
         until(&format!("{name} is led by its other instance"), PATIENCE, || {
             let now = cluster.primary(name)?;
             if now == first { Err(now) } else { Ok(()) }
         });
-        cluster.allow_new_pods(true);
+        cluster.allow_new_pods(true).expect("the taint is gone");
         writer.wait_for_more();
         cluster.wait_until_active(2);
     }
