@@ -6,7 +6,7 @@ use super::Planner;
 use crate::decide::model::{Action, Change, NodeRow, Removed, Server, State, Subject, Worker};
 use crate::decide::registered::quoted;
 use crate::decide::verdict::Verdict;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// What an active worker that takes no shards is to be shown as.
 pub(super) fn seen_on(row: &NodeRow, verdict: Verdict) -> Verdict {
@@ -108,8 +108,11 @@ impl<'a> Planner<'a> {
             let why = format!("{left} wait; {}", withheld.reason.unwrap_or_default());
             return Verdict { state: State::Removed, reason: Some(why), remedy: withheld.remedy };
         }
+        // A name that DNS does not confirm at the moment gives way to the address, for which no
+        // certificate is: the name that Citus knew it by still is the server's.
+        let is_named = nodename.parse::<IpAddr>().is_err();
         self.plan.changes.push(Change::Clean {
-            nodename,
+            nodename: if is_named { nodename } else { removed.nodename.clone() },
             endpoint,
             system_identifier: removed.system_identifier,
             relations: removed.relations.clone(),
