@@ -68,7 +68,7 @@ fn inserts(cluster: &Arc<Kubernetes>) -> Inserts {
 /// Every row from 1 to `last`, once, and no other; and the index finds what is nearest.
 #[track_caller]
 fn assert_exact(cluster: &Kubernetes, last: u64) {
-    let counts = "SELECT count(*), count(DISTINCT id), min(id), max(id) FROM items WHERE embedding = ARRAY[id, 0, 1]::vector";
+    let counts = "SELECT count(*), count(DISTINCT id), min(id), max(id) FROM items WHERE embedding = ARRAY[id::int, 0, 1]::vector";
     let wanted = format!("{last}|{last}|1|{last}");
     until("every shard answers", PATIENCE, || cluster.try_sql(counts));
     assert_eq!(cluster.sql(counts), wanted);
