@@ -64,7 +64,6 @@ pub extern "C-unwind" fn _PG_init() {
     if preloaded {
         worker::board::reserve();
         worker::register::controller();
-        #[cfg(not(feature = "pg16"))]
         http::worker::register();
     }
 }

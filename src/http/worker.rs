@@ -29,6 +29,10 @@ pub fn register() {
     if settings::http_listen().is_none() {
         return;
     }
+    if cfg!(feature = "pg16") {
+        log!("citus_fleet.http_listen needs PostgreSQL 17: nothing is served");
+        return;
+    }
     BackgroundWorkerBuilder::new(NAME)
         .set_type(NAME)
         .set_library("citus_fleet")

@@ -64,10 +64,16 @@ impl Patroni {
         self.members.iter().find(|member| member.answers_to("/primary"))
     }
 
+    /// Waits until a member leads and takes writes: it has the key before its promotion is done.
     #[track_caller]
     pub fn wait_for_leader(&self, wanted: &Member) {
         until(&format!("{} leads", wanted.server.name), PATIENCE, || match self.leader() {
-            Some(leader) if leader.server.name == wanted.server.name => Ok(()),
+            Some(leader) if leader.server.name == wanted.server.name => {
+                match wanted.server.try_value("SELECT pg_is_in_recovery()")?.as_str() {
+                    "f" => Ok(()),
+                    _ => Err("in recovery".to_string()),
+                }
+            }
             Some(leader) => Err(leader.server.name.clone()),
             None => Err("nobody".to_string()),
         });

@@ -56,7 +56,7 @@ fn serving(plan: Plan) -> (Cluster, SocketAddr) {
     let listen = format!("{{address}}:{}", http_port());
     let cluster = plan.set("citus_fleet.http_listen", &listen).start();
     let at = SocketAddr::new(cluster.coordinator.address, http_port());
-    until("the page is served", SOON, || get(at, "/").map(drop));
+    eventually(at, "/ready", "the controller is at work", |reply| reply.status == 200);
     (cluster, at)
 }
 
