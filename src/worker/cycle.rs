@@ -93,14 +93,6 @@ fn observe(
             }
         }
     }
-    for removed in &coordinator.removed {
-        if let Some(endpoint) = removed.endpoint_to_clean()
-            && (request.is_some() || memory.is_due(endpoint, interval))
-        {
-            let target = Target { endpoint, name: removed.nodename.clone(), nodeid: None };
-            network.start(questions, settings.nameserver, target, None);
-        }
-    }
     for candidate in &memory.candidates {
         let endpoint = candidate.endpoint;
         let is_wanted = request.is_some() || memory.is_due(endpoint, interval);
@@ -117,6 +109,16 @@ fn observe(
                 Target { endpoint, name, nodeid: None },
                 origins,
             );
+        }
+    }
+    // After the candidates, of which it may be one: only those are asked for their names, and an endpoint
+    // has one probe at a time. Whoever answers at the address of a removed server may be somebody new.
+    for removed in &coordinator.removed {
+        if let Some(endpoint) = removed.endpoint_to_clean()
+            && (request.is_some() || memory.is_due(endpoint, interval))
+        {
+            let target = Target { endpoint, name: removed.nodename.clone(), nodeid: None };
+            network.start(questions, settings.nameserver, target, None);
         }
     }
     // A request waits for everybody: a name and a login have one deadline each.
