@@ -102,6 +102,23 @@ fn grows_and_shrinks() {
     compose.up(5);
     compose.wait_until_active(&[1, 2, 3, 4, 5]);
     assert_exact(&compose);
+
+    // One that has gone before it could be cleaned: whoever gets its address joins as itself.
+    let (node, address) = (compose.node(5), compose.address(&compose.worker(5)));
+    let enable = |on: &str| {
+        let mut session = compose.session();
+        session.run(&format!("ALTER SYSTEM SET citus_fleet.enabled = {on}"));
+        session.run("SELECT pg_reload_conf()");
+    };
+    enable("off");
+    compose.session().run(&format!("SELECT fleet.remove_worker('{node}', 5432)"));
+    compose.docker(&["rm", "--force", &compose.worker(5)]);
+    compose.run(&["run", "--rm", "--no-deps", "-T", "init", "retire", &node]);
+    enable("on");
+    compose.up(5);
+    assert_eq!(compose.address(&compose.worker(5)), address, "the address is not used again");
+    compose.wait_until_active(&[1, 2, 3, 4, 5]);
+    assert_exact(&compose);
 }
 
 fn follows_containers_to_new_addresses() {
