@@ -1,7 +1,7 @@
 //! Owns the calls of Citus's node functions, several to a transaction where that is safe or needed.
 //! Must not change a node that `decide` has not passed: Citus itself checks too little.
 
-use super::identities;
+use super::{identities, pause};
 use crate::decide::model::Change;
 use crate::error::Error;
 use crate::worker::containment::transaction;
@@ -167,11 +167,7 @@ fn transact<T>(body: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
     transaction(|| {
         // Citus refuses its other mode inside a transaction.
         Spi::run("SET LOCAL citus.metadata_sync_mode = 'transactional'")?;
-        // The lock makes fleet.pause() wait for a change that has begun.
-        let paused: Option<bool> = Spi::get_one("SELECT c.paused FROM fleet.control c FOR SHARE")?;
-        if paused != Some(false) {
-            return Err(Error::Paused);
-        }
+        pause::hold_off()?;
         body()
     })
 }

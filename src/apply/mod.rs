@@ -5,5 +5,6 @@
 pub mod citus_nodes;
 pub mod identities;
 pub mod leftovers;
+pub mod pause;
 pub mod removal;
 pub mod search_options;

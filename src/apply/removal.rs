@@ -3,6 +3,7 @@
 //! Must not take anything out that still holds a shard, nor wait without a deadline for what others
 //! hold a lock on meanwhile.
 
+use super::pause;
 use crate::error::Error;
 use crate::observe::citus_nodes::read_one;
 use crate::worker::signals::StatementDeadline;
@@ -118,11 +119,7 @@ pub fn remove(node: &Node, answers: bool) -> Result<bool, Error> {
 }
 
 fn take_out(node: &Node, answers: bool) -> Result<bool, Error> {
-    // fleet.pause() waits for this transaction from here on.
-    let paused: Option<bool> = Spi::get_one("SELECT c.paused FROM fleet.control c FOR SHARE")?;
-    if paused == Some(true) {
-        return Err(Error::Paused);
-    }
+    pause::hold_off()?;
     // The node may have moved since it was looked up: nobody moves it now.
     Spi::run("LOCK TABLE pg_catalog.pg_dist_node IN EXCLUSIVE MODE")?;
     let (nodename, nodeport) = Spi::get_two_with_args::<String, i32>(
