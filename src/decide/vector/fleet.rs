@@ -259,6 +259,21 @@ impl<'a> Fleet<'a> {
     }
 }
 
+impl<'a> Table<'a> {
+    /// What stands on its placements for an index of the shell.
+    pub fn counterparts(&self, shell: &Index) -> Vec<&'a Index> {
+        self.placements.iter().filter_map(|placement| placement.counterpart(shell)).collect()
+    }
+
+    pub fn subject_of_index(&self, shell: &Index) -> Subject {
+        Subject {
+            table: Some(self.name.to_owned()),
+            index: Some(shell.quoted.clone()),
+            ..Subject::default()
+        }
+    }
+}
+
 impl<'a> Placement<'a> {
     /// What stands here for an index of the shell.
     pub fn counterpart(&self, shell: &Index) -> Option<&'a Index> {

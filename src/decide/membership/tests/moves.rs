@@ -213,6 +213,11 @@ fn an_absent_worker_is_disabled_only_where_that_is_wanted() {
     assert_eq!(disabling.plan().changes, [], "it is not absent yet");
 }
 
+/// The identity of worker 2, which the fleet or somebody else has disabled.
+fn disabled(disabled_by_fleet: bool) -> Identity {
+    Identity { system_identifier: 7002, timeline: 1, disabled_by_fleet, recorded_for: 3600 }
+}
+
 #[test]
 fn a_worker_that_the_fleet_disabled_is_followed_too() {
     let mut row = row(2, "10.0.0.2");
@@ -220,13 +225,7 @@ fn a_worker_that_the_fleet_disabled_is_followed_too() {
     let mut fleet =
         fleet().row(row, &["10.0.0.2"]).down("10.0.0.2").server("10.0.0.9", member(2, 12));
     let mut disabled_by = |disabled_by_fleet| {
-        let identity = Identity {
-            system_identifier: 7002,
-            timeline: 1,
-            disabled_by_fleet,
-            recorded_for: 3600,
-        };
-        fleet.coordinator.identities.insert(2, identity);
+        fleet.coordinator.identities.insert(2, disabled(disabled_by_fleet));
         moves(&fleet.plan()).len()
     };
     assert_eq!((disabled_by(true), disabled_by(false)), (1, 0));
@@ -238,13 +237,7 @@ fn only_what_the_fleet_disabled_is_reactivated_and_only_when_it_is_well() {
         let mut row = row(2, "w2");
         row.isactive = false;
         let mut fleet = fleet().row(row, &["10.0.0.2"]);
-        let identity = Identity {
-            system_identifier: 7002,
-            timeline: 1,
-            disabled_by_fleet,
-            recorded_for: 3600,
-        };
-        fleet.coordinator.identities.insert(2, identity);
+        fleet.coordinator.identities.insert(2, disabled(disabled_by_fleet));
         match server {
             Some(server) => fleet.answer("10.0.0.2", server).plan().changes,
             None => fleet.failing("10.0.0.2", ProbeFailureKind::Timeout).plan().changes,

@@ -256,19 +256,14 @@ pub fn shell_invalid(fleet: &Fleet<'_>) -> Vec<Finding> {
     for table in fleet.tables.iter().filter(|table| table.sharded) {
         let shells = table.shell.indexes.iter().filter(|i| !i.valid && !is_leftover(&i.name));
         for shell in shells {
-            let counterparts: Vec<&Index> =
-                table.placements.iter().filter_map(|p| p.counterpart(shell)).collect();
+            let counterparts = table.counterparts(shell);
             if counterparts.is_empty() || !counterparts.iter().all(|index| index.valid) {
                 continue;
             }
             let index = format!("{}.{}", table.shell.quoted_schema, shell.quoted);
             findings.push(Finding {
                 status: Status::Yellow,
-                subject: Subject {
-                    table: Some(table.name.to_owned()),
-                    index: Some(shell.quoted.clone()),
-                    ..Subject::default()
-                },
+                subject: table.subject_of_index(shell),
                 symptom: format!(
                     "index {index} is invalid on the coordinator, and valid on all shards"
                 ),
@@ -290,18 +285,13 @@ pub fn unused(fleet: &Fleet<'_>) -> Vec<Finding> {
             continue;
         }
         for shell in &table.shell.indexes {
-            let counterparts: Vec<&Index> =
-                table.placements.iter().filter_map(|p| p.counterpart(shell)).collect();
+            let counterparts = table.counterparts(shell);
             if counterparts.is_empty() || counterparts.iter().any(|i| i.scans > 0 || !i.valid) {
                 continue;
             }
             findings.push(Finding {
                 status: Status::Yellow,
-                subject: Subject {
-                    table: Some(table.name.to_owned()),
-                    index: Some(shell.quoted.clone()),
-                    ..Subject::default()
-                },
+                subject: table.subject_of_index(shell),
                 symptom: format!(
                     "index {} has served no search, while {} was read as a whole {scans} times",
                     shell.quoted, table.name
