@@ -7,7 +7,7 @@ use super::server::accept;
 use super::shelf::Shelf;
 use crate::error::Error;
 use crate::settings;
-use crate::worker::{board, signals};
+use crate::worker::{board, connection, signals};
 use pgrx::bgworkers::{BackgroundWorkerBuilder, BgWorkerStartTime};
 use pgrx::prelude::*;
 use std::net::SocketAddr;
@@ -63,7 +63,8 @@ fn serve() -> Result<(), Error> {
         signals::sleep(RETRY);
         signals::attend();
     }
-    connect();
+    // It may see everything that is served and change nothing.
+    connection::connect(Some(&settings::database()), Some(c"pg_monitor"));
     let failed = |error: std::io::Error| Error::Internal(error.to_string());
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
@@ -89,27 +90,6 @@ fn serve() -> Result<(), Error> {
         if shelf.is_wanted() {
             shelf.renew(documents::collect());
         }
-    }
-}
-
-/// Connects as `pg_monitor`, which may see everything that is served and change nothing.
-fn connect() {
-    let (database, role) = (settings::database(), c"pg_monitor");
-    // PostgreSQL 16 knows no way to be a role that cannot log in; there, `register` is not reached.
-    #[cfg(not(feature = "pg16"))]
-    let flags = pg_sys::BGWORKER_BYPASS_ROLELOGINCHECK;
-    #[cfg(feature = "pg16")]
-    let flags = 0;
-    // SAFETY: called once in this process, with NUL-terminated names; the search path is one that
-    // nobody can plant anything in.
-    unsafe {
-        pg_sys::BackgroundWorkerInitializeConnection(database.as_ptr(), role.as_ptr(), flags);
-        pg_sys::SetConfigOption(
-            c"search_path".as_ptr(),
-            c"pg_catalog".as_ptr(),
-            pg_sys::GucContext::PGC_USERSET,
-            pg_sys::GucSource::PGC_S_SESSION,
-        );
     }
 }
 

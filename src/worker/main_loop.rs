@@ -8,7 +8,7 @@ use super::events;
 use super::memory::Memory;
 use super::sampler::start::Sampler;
 use super::status::{Report, Role, Snapshot};
-use super::{cycle, signals};
+use super::{connection, cycle, signals};
 use crate::error::Error;
 use crate::observe::citus_nodes as catalogs;
 use crate::observe::network::Network;
@@ -55,20 +55,8 @@ fn connect() -> Result<(), Error> {
 }
 
 pub fn initialize(database: Option<&std::ffi::CStr>) {
-    let database = database.map_or(std::ptr::null(), |name| name.as_ptr());
-    // SAFETY: called once in this process; no role means the bootstrap superuser. The search path
-    // is one that nobody else can plant operators in.
-    unsafe {
-        pg_sys::BackgroundWorkerInitializeConnection(database, std::ptr::null(), 0);
-        for (name, value) in [(c"search_path", c"pg_catalog"), (c"lock_timeout", LOCK_TIMEOUT)] {
-            pg_sys::SetConfigOption(
-                name.as_ptr(),
-                value.as_ptr(),
-                pg_sys::GucContext::PGC_USERSET,
-                pg_sys::GucSource::PGC_S_SESSION,
-            );
-        }
-    }
+    connection::connect(database, None);
+    connection::set(c"lock_timeout", LOCK_TIMEOUT);
 }
 
 fn exists(database: &std::ffi::CStr) -> Result<bool, Error> {

@@ -2,6 +2,7 @@
 //! Must not hold rules of its own: what to do is `decide`'s, how it is done `observe`'s and `apply`'s.
 
 pub mod board;
+pub mod connection;
 pub mod containment;
 pub mod cycle;
 pub mod events;
