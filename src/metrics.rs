@@ -9,17 +9,18 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicU64;
 
 use crate::decide::model::State;
+use crate::decide::vector::finding::Status;
 
 type Labels = Vec<(&'static str, String)>;
 type Ratio = Gauge<f64, AtomicU64>;
 type Gauges = Family<Labels, Ratio>;
 
-/// The statuses of vector health, as `decide::vector` has them.
-const STATUSES: [&str; 4] = ["green", "unknown", "yellow", "red"];
+/// The statuses of vector health, from the best to the worst.
+const STATUSES: [&str; 4] = Status::NAMES;
 
 /// The text of `fleet.metrics()` and of `/metrics`.
 ///
@@ -46,13 +47,15 @@ pub fn text(snapshot: &Value, vector: &Value, shards: bool) -> String {
 /// counter is declared under the name that its samples have.
 /// Source: Prometheus, "Exposition formats".
 pub fn older_format(openmetrics: &str) -> String {
-    let is_counter = |name: &str| openmetrics.contains(&format!("# TYPE {name} counter\n"));
+    let declared =
+        |line: &'_ str| Some(line.strip_prefix("# TYPE ")?.strip_suffix(" counter")?.to_owned());
+    let counters: BTreeSet<String> = openmetrics.lines().filter_map(declared).collect();
     let mut text = String::with_capacity(openmetrics.len());
     for line in openmetrics.lines() {
         let mut words = line.splitn(4, ' ');
         match (words.next(), words.next(), words.next(), words.next()) {
             (Some("#"), Some("EOF" | "UNIT"), ..) => continue,
-            (Some("#"), Some(what), Some(name), Some(rest)) if is_counter(name) => {
+            (Some("#"), Some(what), Some(name), Some(rest)) if counters.contains(name) => {
                 text.push_str(&format!("# {what} {name}_total {rest}"));
             }
             _ => text.push_str(line),
@@ -340,7 +343,6 @@ impl Page {
 mod tests {
     use super::*;
     use serde_json::json;
-    use std::collections::BTreeSet;
 
     fn example(mut vector: Value) -> String {
         let snapshot = json!({

@@ -7,27 +7,43 @@ use crate::decide::vector::finding::Status;
 use crate::error::Error;
 use crate::metrics;
 use crate::observe::citus_nodes::read_one;
+use crate::worker::board;
 use crate::worker::containment::transaction;
 use hyper::body::Bytes;
 use pgrx::JsonB;
 use serde_json::{Value, json};
+use std::cell::OnceCell;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Every document of one moment, or why there is none.
 pub type Documents = Result<Papers, String>;
 
 pub struct Papers {
-    /// The controller is at work.
-    pub is_ready: bool,
+    snapshot: Value,
+    vector_rows: Value,
     /// Neither the fleet nor search is red.
     pub is_well: bool,
-    pub ready: Bytes,
     pub health: Bytes,
     pub workers: Bytes,
     pub vector: Bytes,
-    /// In OpenMetrics.
-    pub metrics: String,
-    pub shard_metrics: String,
+    /// In OpenMetrics, without and with every placement: made when they are first asked for.
+    metrics: [OnceCell<String>; 2],
+}
+
+impl Papers {
+    pub fn metrics(&self, shards: bool) -> &str {
+        self.metrics[usize::from(shards)]
+            .get_or_init(|| metrics::text(&self.snapshot, &self.vector_rows, shards))
+    }
+}
+
+/// Whether the controller is at work, and what it says of itself: from shared memory alone.
+pub fn readiness() -> (bool, Bytes) {
+    let snapshot = board::snapshot().ok().flatten();
+    let snapshot: Value =
+        snapshot.and_then(|json| serde_json::from_str(&json).ok()).unwrap_or_default();
+    let is_ready = controller(&snapshot) == Status::Green;
+    (is_ready, text(&json!({ "ready": is_ready, "controller": snapshot["status"] })))
 }
 
 /// Collects once and makes all documents of it.
@@ -43,31 +59,27 @@ pub fn collect() -> Documents {
         Ok((snapshot, vector, events))
     };
     let (snapshot, vector, events) = transaction(read).map_err(|error| error.to_string())?;
-    Ok(make(&snapshot, &vector, &events))
+    Ok(make(snapshot, vector, &events))
 }
 
 fn value(statement: &str) -> Result<Value, Error> {
     Ok(read_one::<JsonB>(statement, &[])?.map_or(Value::Null, |value| value.0))
 }
 
-fn make(snapshot: &Value, vector: &Value, events: &Value) -> Papers {
-    let controller = controller(snapshot);
-    let fleet = fleet(snapshot, controller);
+fn make(snapshot: Value, vector: Value, events: &Value) -> Papers {
+    let fleet = fleet(&snapshot);
     let search = &vector["health"];
     let worst = [status(&fleet), status(search)].into_iter().max().unwrap_or_default();
     Papers {
-        is_ready: controller == Status::Green,
         is_well: worst != Status::Red,
-        ready: text(
-            &json!({ "ready": controller == Status::Green, "controller": snapshot["status"] }),
-        ),
         health: text(&json!({ "status": worst, "fleet": fleet, "search": search })),
         workers: text(&json!({
             "controller": snapshot["status"], "workers": snapshot["workers"], "events": events,
         })),
-        vector: text(vector),
-        metrics: metrics::text(snapshot, vector, false),
-        shard_metrics: metrics::text(snapshot, vector, true),
+        vector: text(&vector),
+        metrics: Default::default(),
+        snapshot,
+        vector_rows: vector,
     }
 }
 
@@ -81,7 +93,8 @@ fn controller(snapshot: &Value) -> Status {
 }
 
 /// How the fleet is, and what of it is not green.
-fn fleet(snapshot: &Value, controller: Status) -> Value {
+fn fleet(snapshot: &Value) -> Value {
+    let controller = controller(snapshot);
     let workers = snapshot["workers"].as_array().map_or(&[][..], Vec::as_slice);
     let mut worst = controller;
     let mut symptoms = Vec::new();

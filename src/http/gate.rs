@@ -23,13 +23,8 @@ pub enum Refusal {
 
 impl Gate {
     /// By the settings and the token file as they are now: a token is exchanged by writing the file.
-    /// A file that cannot be read, or is empty, lets nobody in.
     pub fn current() -> Self {
-        let token = settings::http_token_file().map(|path| std::fs::read(path).unwrap_or_default());
-        Self {
-            hosts: settings::http_hosts(),
-            token: token.map(|token| token.trim_ascii().to_vec()),
-        }
+        Self { hosts: settings::http_hosts(), token: token() }
     }
 
     /// Judges a request by its Host header. An address cannot be rebound, and is always let in.
@@ -60,6 +55,13 @@ impl Gate {
             _ => Err(Refusal::NoToken),
         }
     }
+}
+
+/// What callers have to bring, where `citus_fleet.http_token_file` is set. A file that cannot be read
+/// is as good as an empty one, which lets nobody in.
+pub fn token() -> Option<Vec<u8>> {
+    let text = std::fs::read(settings::http_token_file()?).unwrap_or_default();
+    Some(text.trim_ascii().to_vec())
 }
 
 /// The host of a Host header; none where what follows its colon is no port.

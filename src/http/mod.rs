@@ -3,7 +3,7 @@
 //! Must not change anything, nor read anything that a member of `pg_monitor` may not.
 
 mod documents;
-mod gate;
+pub mod gate;
 mod server;
 mod shelf;
 pub mod worker;

@@ -1,6 +1,8 @@
 //! Owns HTTP: connections and their limits, what is asked for, and what is sent back.
-//! Must not wait for PostgreSQL: it asks the shelf, which another turn of the loop fills.
+//! Must not wait for PostgreSQL: it asks the shelf, which another turn of the loop fills, or looks
+//! into shared memory.
 
+use super::documents;
 use super::gate::{Gate, Refusal};
 use super::shelf::Shelf;
 use crate::metrics::older_format;
@@ -103,9 +105,11 @@ async fn answer(request: &Request<Incoming>, shelf: &Shelf) -> Response<Full<Byt
     }
     match path {
         "/" => page(),
-        "/ready" | "/health" | "/metrics" | "/workers" | "/vector" => {
-            document(request, shelf).await
+        "/ready" => {
+            let (is_ready, ready) = documents::readiness();
+            reply(well(is_ready), JSON, ready)
         }
+        "/health" | "/metrics" | "/workers" | "/vector" => document(request, shelf).await,
         _ => reply(
             StatusCode::NOT_FOUND,
             TEXT,
@@ -122,15 +126,13 @@ async fn document(request: &Request<Incoming>, shelf: &Shelf) -> Response<Full<B
         Ok(documents) => documents,
         Err(why) => return failed(why),
     };
-    let status = |is_well| if is_well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     match request.uri().path() {
-        "/ready" => reply(status(documents.is_ready), JSON, documents.ready.clone()),
-        "/health" => reply(status(documents.is_well), JSON, documents.health.clone()),
+        "/health" => reply(well(documents.is_well), JSON, documents.health.clone()),
         "/workers" => reply(StatusCode::OK, JSON, documents.workers.clone()),
         "/vector" => reply(StatusCode::OK, JSON, documents.vector.clone()),
         _ => {
             let shards = request.uri().query() == Some("shards=1");
-            metrics(if shards { &documents.shard_metrics } else { &documents.metrics }, request)
+            metrics(documents.metrics(shards), request)
         }
     }
 }
@@ -146,6 +148,10 @@ fn metrics(openmetrics: &str, request: &Request<Incoming>) -> Response<Full<Byte
     } else {
         reply(StatusCode::OK, PROMETHEUS, older_format(openmetrics).into())
     }
+}
+
+fn well(is_well: bool) -> StatusCode {
+    if is_well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
 }
 
 fn failed(why: &str) -> Response<Full<Bytes>> {

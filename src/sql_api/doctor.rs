@@ -6,6 +6,7 @@ use super::snapshot_json;
 use crate::decide::doctor::{self, CitusFacts, Facts, Finding, HttpFacts, Token};
 use crate::decide::networks::Networks;
 use crate::error::Error;
+use crate::http::gate;
 use crate::observe::citus_nodes::{is_installed, read_one, setting};
 use crate::settings;
 use crate::worker::board;
@@ -41,10 +42,10 @@ struct SeenWorker {
 }
 
 fn token() -> Token {
-    match settings::http_token_file().map(std::fs::read) {
+    match gate::token() {
         None => Token::NotAsked,
-        Some(Ok(text)) if !text.trim_ascii().is_empty() => Token::Asked,
-        Some(_) => Token::Unusable,
+        Some(token) if token.is_empty() => Token::Unusable,
+        Some(_) => Token::Asked,
     }
 }
 

@@ -16,6 +16,11 @@ pub enum Status {
     Red,
 }
 
+impl Status {
+    /// What they are called, in their order.
+    pub const NAMES: [&str; 4] = ["green", "unknown", "yellow", "red"];
+}
+
 /// What a finding is about; the more is filled in, the narrower it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Subject {
@@ -105,6 +110,12 @@ pub struct Finding {
 #[cfg(test)]
 mod tests {
     use super::Status::*;
+
+    #[test]
+    fn they_are_called_what_json_calls_them() {
+        let names = [Green, Unknown, Yellow, Red].map(|status| serde_json::json!(status));
+        assert_eq!(names, super::Status::NAMES.map(|name| serde_json::json!(name)));
+    }
 
     #[test]
     fn the_worst_wins() {
