@@ -35,6 +35,9 @@ IMAGE=$IMAGE_REPOSITORY:$TAG
 # Both ways keep everything in the database that citus_fleet serves by default.
 DATABASE=postgres
 
+# The pods that are nodes. The jobs of the operator's logical backup inherit the label of their cluster.
+NODES='citus-fleet/role in (coordinator,worker),application!=spilo-logical-backup'
+
 lines() { printf '%s\n' "$@"; }
 
 require() {

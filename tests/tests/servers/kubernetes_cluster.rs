@@ -90,6 +90,8 @@ fn the_simple_way_grows_suffers_and_shrinks() {
 
     let writer = inserts(&cluster);
     writer.wait_for_more();
+    // Whoever comes back after this meets the others with new certificates.
+    cluster.make("renew-certificates", &[]);
     cluster.kill(&["citus-worker-1"]);
     cluster.wait_until_active(4);
     writer.wait_for_more();
@@ -126,6 +128,12 @@ fn the_simple_way_grows_suffers_and_shrinks() {
     cluster.make("restore", &[&backup.replace("TO=", "FROM=")]);
     let _ = std::fs::remove_dir_all(backup.trim_start_matches("TO="));
     assert_exact(&cluster, last);
+
+    // What is kept brings all workers back, also those that `make` was not told about.
+    cluster.make("clean", &[]);
+    cluster.make("deploy", &["WORKERS=2"]);
+    cluster.wait_until_active(3);
+    assert_exact(&cluster, last);
 }
 
 fn the_operators_clusters_fail_over_and_grow() {
@@ -136,6 +144,8 @@ fn the_operators_clusters_fail_over_and_grow() {
     fill(&cluster);
     let writer = inserts(&cluster);
     writer.wait_for_more();
+    // Whoever takes over after this meets the others with a new certificate.
+    cluster.make("renew-certificates", &[]);
 
     for name in ["citus-worker-1", "citus-coordinator"] {
         wait_for_synchronous_standby(&cluster, name);
