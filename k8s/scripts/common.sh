@@ -20,7 +20,7 @@ load_env() {
 }
 load_env
 : "${MODE:=ha}" "${KUBE_CONTEXT:=}" "${NAMESPACE:=citus}" "${CLUSTER_DOMAIN:=cluster.local}"
-: "${REGISTRY:=}" "${TAG:=0.1.0-citus13.2-pg17}" "${WORKERS:=3}" "${STORAGE_CLASS:=}" "${TIMEOUT:=600}"
+: "${REGISTRY:=}" "${TAG:=0.1.0-citus13.2-pg17}" "${BUILD_ARGS:=}" "${WORKERS:=3}" "${STORAGE_CLASS:=}" "${TIMEOUT:=600}"
 : "${COORDINATOR_STORAGE:=10Gi}" "${WORKER_STORAGE:=10Gi}"
 : "${CPU_REQUEST:=250m}" "${MEMORY_REQUEST:=512Mi}" "${MEMORY_LIMIT:=2Gi}"
 [[ $MODE == ha || $MODE == simple ]] || fail "MODE is '$MODE'" "It is ha or simple: set it in k8s/.env or say make ... MODE=simple"
