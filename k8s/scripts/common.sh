@@ -94,6 +94,23 @@ primary_of() {
     say "${pod#pod/}"
 }
 
+# delete_clusters NAME...: the operator's, until none of their pods runs. It stops a cluster's pods one after
+# the other, and may miss that one has stopped; the others would run on for as long as it waits for that.
+delete_clusters() {
+    local clusters
+    clusters="cluster-name in ($(IFS=, && say "$*"))"
+    k delete postgresql "$@" | sed 's/^/  /'
+    wait_until "the operator has given up the pods" none statefulsets "$clusters"
+    k delete pods -l "$clusters" --ignore-not-found >/dev/null
+}
+
+# none KIND SELECTOR: succeeds when there are none.
+none() {
+    local left
+    left=$(k get "$1" -l "$2" -o name)
+    [[ -z $left ]] || { say "${left//$'\n'/, }"; return 1; }
+}
+
 # in_coordinator COMMAND...: runs a program beside the coordinator, with standard input.
 in_coordinator() {
     local pod
