@@ -47,6 +47,8 @@ pub struct CitusFacts {
     /// The coordinator's own row in `pg_dist_node`.
     pub own_host: Option<String>,
     pub coordinator_host_setting: String,
+    /// Why workers cannot be told where the coordinator is, and what can be done about it.
+    pub coordinator_host_complaint: Option<(String, String)>,
     pub local_hostname: String,
     pub node_conninfo: String,
 }
@@ -164,6 +166,9 @@ fn controller(facts: &Facts) -> Finding {
 fn coordinator_host(citus: &CitusFacts) -> Finding {
     const CHECK: &str = "coordinator_host";
     let remedy = "SELECT citus_set_coordinator_host('<name of this host>'); or set citus_fleet.coordinator_host.";
+    if let Some((why, remedy)) = &citus.coordinator_host_complaint {
+        return error(CHECK, why, remedy);
+    }
     match citus.own_host.as_deref() {
         _ if !citus.coordinator_host_setting.is_empty() => ok(
             CHECK,
@@ -399,7 +404,7 @@ mod tests {
     #[test]
     fn every_check_can_fail() {
         type Change = fn(&mut Facts);
-        let cases: [(&str, Status, Change); 17] = [
+        let cases: [(&str, Status, Change); 18] = [
             ("shared_preload_libraries", Status::Error, |f| {
                 f.shared_preload_libraries = "citus".into()
             }),
@@ -413,6 +418,11 @@ mod tests {
             ("citus", Status::Warning, |f| f.citus = None),
             ("coordinator_host", Status::Error, |f| {
                 f.citus.as_mut().unwrap().own_host = Some("localhost".into())
+            }),
+            ("coordinator_host", Status::Error, |f| {
+                let citus = f.citus.as_mut().unwrap();
+                citus.coordinator_host_setting = "c".into();
+                citus.coordinator_host_complaint = Some(("elsewhere".into(), "".into()));
             }),
             ("coordinator_host", Status::Warning, |f| f.citus.as_mut().unwrap().own_host = None),
             ("citus.local_hostname", Status::Error, |f| f.listen_addresses = "10.0.0.1".into()),

@@ -3,6 +3,7 @@
 
 pub use super::change::{Change, ChangeFailure, Lineage, Subject};
 use super::names::HostName;
+use super::verdict::Verdict;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -184,6 +185,8 @@ pub struct Tasks {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Coordinator {
     pub system_identifier: i64,
+    /// As in [`Server`].
+    pub started_us: i64,
     pub version_num: u32,
     pub vector_version: Option<String>,
     pub fleet_version: String,
@@ -279,6 +282,8 @@ pub struct Observation<'a> {
     pub candidates: &'a [Candidate],
     /// Where the names of registered workers lead, by nodeid.
     pub node_addresses: &'a BTreeMap<i32, Vec<IpAddr>>,
+    /// Where the coordinator's own address leads; nowhere where DNS has failed.
+    pub own_endpoints: &'a [SocketAddr],
     pub probes: &'a BTreeMap<SocketAddr, Probe>,
     /// Workers that no source has named, and since when (monotonic), by nodeid.
     pub unnamed_since: &'a BTreeMap<i32, Duration>,
@@ -391,6 +396,8 @@ pub struct Worker {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     pub changes: Vec<Change>,
+    /// Why workers cannot be told where the coordinator is.
+    pub coordinator_host: Option<Verdict>,
     pub workers: Vec<Worker>,
     /// Endpoints whose newest answer is too old to act on.
     pub recheck: Vec<SocketAddr>,

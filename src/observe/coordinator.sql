@@ -2,6 +2,8 @@
 -- its catalogs may not exist.
 SELECT pg_catalog.json_build_object(
   'system_identifier', (SELECT c.system_identifier FROM pg_catalog.pg_control_system() c),
+  'started_us', (EXTRACT(epoch FROM pg_catalog.pg_postmaster_start_time())
+                 OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8,
   'version_num', pg_catalog.current_setting('server_version_num')::pg_catalog.int4,
   'vector_version', (SELECT e.extversion FROM pg_catalog.pg_extension e
                      WHERE e.extname OPERATOR(pg_catalog.=) 'vector'),

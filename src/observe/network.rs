@@ -29,6 +29,8 @@ pub struct Names {
     pub sources: Vec<SourceAnswer>,
     /// Where the names of registered workers lead; those whose lookup failed are left out.
     pub nodes: BTreeMap<i32, Vec<IpAddr>>,
+    /// Where the coordinator's own address leads; nowhere where the lookup failed.
+    pub own: Vec<SocketAddr>,
 }
 
 /// The answer of one endpoint.
@@ -62,16 +64,22 @@ impl Network {
         })
     }
 
-    /// Asks all sources, and where the given rows of `pg_dist_node` lead. `None` on a signal.
-    pub fn resolve(&self, settings: &Settings, nodes: &[&NodeRow]) -> Option<Names> {
+    /// Asks all sources, and where the given rows of `pg_dist_node` and the coordinator's own address
+    /// lead. `None` on a signal.
+    pub fn resolve(
+        &self,
+        settings: &Settings,
+        nodes: &[&NodeRow],
+        own: Option<(&str, u16)>,
+    ) -> Option<Names> {
         let policy = &settings.policy;
         let asking = async {
             // Citus connects by the system's resolver, whatever the sources are asked of.
             let system = Dns::system(settings.probe_timeout);
-            let own =
+            let nameserver =
                 settings.nameserver.map(|server| Dns::nameserver(server, settings.probe_timeout));
             let sources = async {
-                match own.as_ref().unwrap_or(&system) {
+                match nameserver.as_ref().unwrap_or(&system) {
                     Ok(dns) => dns.ask(&policy.sources, policy.max_workers).await,
                     Err(why) => policy
                         .sources
@@ -80,9 +88,20 @@ impl Network {
                         .collect(),
                 }
             };
-            let rows = join_all(nodes.iter().map(|row| locate(row, system.as_ref().ok())));
-            let (sources, rows) = futures_util::join!(sources, rows);
-            Names { sources, nodes: rows.into_iter().flatten().collect() }
+            let system = system.as_ref().ok();
+            let rows = join_all(
+                nodes
+                    .iter()
+                    .map(async |row| Some((row.nodeid, locate(&row.nodename, system).await?))),
+            );
+            let own = async {
+                let (name, port) = own?;
+                let addresses = locate(name, system).await?;
+                Some(addresses.into_iter().map(|ip| SocketAddr::new(ip, port)).collect())
+            };
+            let (sources, rows, own) = futures_util::join!(sources, rows, own);
+            let nodes = rows.into_iter().flatten().collect();
+            Names { sources, nodes, own: own.unwrap_or_default() }
         };
         run(&self.runtime, signals::interrupted, asking)
     }
@@ -191,14 +210,13 @@ fn unasked(source: String, why: &str) -> SourceAnswer {
     }
 }
 
-/// Where a row of `pg_dist_node` leads; nothing when DNS failed, an empty list when it leads nowhere.
-async fn locate(row: &NodeRow, dns: Option<&Dns>) -> Option<(i32, Vec<IpAddr>)> {
-    let addresses = match row.nodename.parse::<IpAddr>() {
-        Ok(address) => vec![address],
-        Err(_) => match HostName::parse(&row.nodename) {
-            Ok(name) => dns?.addresses(&name).await.ok()?,
-            Err(_) => Vec::new(),
+/// Where the name of a node leads; nothing when DNS failed, an empty list when it leads nowhere.
+async fn locate(nodename: &str, dns: Option<&Dns>) -> Option<Vec<IpAddr>> {
+    match nodename.parse::<IpAddr>() {
+        Ok(address) => Some(vec![address]),
+        Err(_) => match HostName::parse(nodename) {
+            Ok(name) => dns?.addresses(&name).await.ok(),
+            Err(_) => Some(Vec::new()),
         },
-    };
-    Some((row.nodeid, addresses))
+    }
 }

@@ -10,6 +10,7 @@ use crate::http::gate;
 use crate::observe::citus_nodes::{is_installed, read_one, setting};
 use crate::settings;
 use crate::worker::board;
+use crate::worker::status::Complaint;
 use pgrx::pg_sys;
 use serde::Deserialize;
 
@@ -28,6 +29,7 @@ struct Seen {
 #[derive(Default, Deserialize)]
 struct SeenStatus {
     errors: Vec<String>,
+    coordinator_host: Option<Complaint>,
     empty_sources: Vec<String>,
 }
 
@@ -59,7 +61,7 @@ fn facts() -> Result<Facts, Error> {
         shared_preload_libraries: setting(c"shared_preload_libraries"),
         library_version: env!("CARGO_PKG_VERSION").to_owned(),
         controller: controller()?,
-        citus: citus()?,
+        citus: citus(seen.status.coordinator_host)?,
         listen_addresses: setting(c"listen_addresses"),
         ssl: setting(c"ssl") == "on",
         wal_level: setting(c"wal_level"),
@@ -96,7 +98,7 @@ fn controller() -> Result<Option<String>, Error> {
     })
 }
 
-fn citus() -> Result<Option<CitusFacts>, Error> {
+fn citus(complaint: Option<Complaint>) -> Result<Option<CitusFacts>, Error> {
     if !is_installed(c"citus") {
         return Ok(None);
     }
@@ -108,6 +110,8 @@ fn citus() -> Result<Option<CitusFacts>, Error> {
             &[],
         )?,
         coordinator_host_setting: setting(c"citus_fleet.coordinator_host"),
+        // One without a remedy is that nobody knows yet.
+        coordinator_host_complaint: complaint.and_then(|c| c.reason.zip(c.remedy)),
         local_hostname: setting(c"citus.local_hostname"),
         node_conninfo: setting(c"citus.node_conninfo"),
     }))

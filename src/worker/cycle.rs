@@ -8,7 +8,7 @@ use super::memory::Memory;
 use super::status::{Report, Snapshot};
 use crate::apply::citus_nodes::{self as apply, Outcome};
 use crate::apply::{identities, leftovers};
-use crate::decide::membership::{barred, plan};
+use crate::decide::membership::{barred, own_address, plan};
 use crate::decide::model::{Change, Coordinator, Hold, Lineage, NodeRow, Observation, Plan, State};
 use crate::error::Error;
 use crate::observe::citus_nodes as catalogs;
@@ -79,7 +79,8 @@ fn observe(
             || endpoints.iter().any(|e| memory.is_due(*e, interval))
     };
     let due: Vec<&NodeRow> = coordinator.worker_rows().filter(|row| is_due(memory, row)).collect();
-    let Some(names) = network.resolve(settings, &due) else {
+    let own = own_address(coordinator, &settings.policy);
+    let Some(names) = network.resolve(settings, &due, own) else {
         return false;
     };
     memory.learn_names(names, coordinator, settings);
@@ -111,13 +112,16 @@ fn observe(
             );
         }
     }
-    // After the candidates, of which it may be one: only those are asked for their names, and an endpoint
+    // After the candidates, of which they may be some: only those are asked for their names, and an endpoint
     // has one probe at a time. Whoever answers at the address of a removed server may be somebody new.
-    for removed in &coordinator.removed {
-        if let Some(endpoint) = removed.endpoint_to_clean()
-            && (request.is_some() || memory.is_due(endpoint, interval))
-        {
-            let target = Target { endpoint, name: removed.nodename.clone(), nodeid: None };
+    let removed = coordinator
+        .removed
+        .iter()
+        .filter_map(|removed| Some((removed.endpoint_to_clean()?, removed.nodename.as_str())));
+    let own = own.iter().flat_map(|(name, _)| memory.own_endpoints.iter().map(|at| (*at, *name)));
+    for (endpoint, name) in removed.chain(own) {
+        if request.is_some() || memory.is_due(endpoint, interval) {
+            let target = Target { endpoint, name: name.to_owned(), nodeid: None };
             network.start(questions, settings.nameserver, target, None);
         }
     }
@@ -149,6 +153,7 @@ fn decide(
         coordinator,
         candidates: &memory.candidates,
         node_addresses: &memory.node_addresses,
+        own_endpoints: &memory.own_endpoints,
         probes: &memory.probes,
         unnamed_since: &memory.unnamed_since,
         // Whoever asks for a pass wants another attempt now.

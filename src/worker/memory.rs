@@ -24,6 +24,8 @@ pub struct Memory {
     pub candidates: Vec<Candidate>,
     pub probes: BTreeMap<SocketAddr, Probe>,
     pub node_addresses: BTreeMap<i32, Vec<IpAddr>>,
+    /// Where the coordinator's own address led in this cycle.
+    pub own_endpoints: Vec<SocketAddr>,
     pub unnamed_since: BTreeMap<i32, Duration>,
     pub failures: BTreeMap<Subject, ChangeFailure>,
     /// By name and port.
@@ -49,6 +51,7 @@ impl Memory {
             candidates: Vec::new(),
             probes: BTreeMap::new(),
             node_addresses: BTreeMap::new(),
+            own_endpoints: Vec::new(),
             unnamed_since: BTreeMap::new(),
             failures: BTreeMap::new(),
             standings,
@@ -107,6 +110,7 @@ impl Memory {
             *self.dns_errors.entry(complaint.failure.as_str()).or_default() += 1;
         }
         self.candidates = self.discovery.candidates();
+        self.own_endpoints = names.own;
         for row in coordinator.worker_rows() {
             let Some(addresses) = names.nodes.get(&row.nodeid) else {
                 continue;
@@ -122,6 +126,7 @@ impl Memory {
             .map(|candidate| candidate.endpoint)
             .chain(coordinator.worker_rows().flat_map(|row| self.endpoints(row)))
             .chain(coordinator.removed.iter().filter_map(Removed::endpoint_to_clean))
+            .chain(self.own_endpoints.iter().copied())
             .collect();
         self.probes.retain(|endpoint, _| known.contains(endpoint));
         self.failures.retain(|subject, _| match subject {

@@ -48,9 +48,18 @@ pub struct Status {
     pub probe_errors_by_kind: BTreeMap<&'static str, u64>,
     /// What is wrong now, in words.
     pub errors: Vec<String>,
+    /// Why workers cannot be told where the coordinator is.
+    pub coordinator_host: Option<Complaint>,
     /// Sources that yield nothing at the moment.
     pub empty_sources: Vec<String>,
     pub workers: BTreeMap<&'static str, usize>,
+}
+
+/// What is wrong, and what can be done about it.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Complaint {
+    pub reason: Option<String>,
+    pub remedy: Option<String>,
 }
 
 /// A row of `fleet.workers`.
@@ -165,6 +174,7 @@ impl Snapshot {
                 probe_errors: 0,
                 probe_errors_by_kind: BTreeMap::new(),
                 errors: Vec::new(),
+                coordinator_host: None,
                 empty_sources: Vec::new(),
                 workers: BTreeMap::new(),
             },
@@ -206,6 +216,10 @@ impl Snapshot {
                 probe_errors: memory.probe_errors.values().sum(),
                 probe_errors_by_kind: memory.probe_errors.clone(),
                 errors: complaints.chain(errors).collect(),
+                coordinator_host: plan
+                    .coordinator_host
+                    .clone()
+                    .map(|verdict| Complaint { reason: verdict.reason, remedy: verdict.remedy }),
                 empty_sources: memory.discovery.empty.clone(),
                 workers,
             },

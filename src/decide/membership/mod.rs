@@ -2,6 +2,7 @@
 //! Must not act, and must not plan anything that a later observation could not plan again.
 
 mod follow;
+mod own_address;
 mod rebalance;
 mod removal;
 #[cfg(test)]
@@ -17,6 +18,7 @@ use super::registered::{Registered, is_same, left_behind, quoted};
 use super::verdict::Verdict;
 use super::whereabouts::{FRESH, SIMULTANEOUS};
 use follow::Followed;
+pub use own_address::own_address;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
@@ -41,7 +43,7 @@ pub fn plan(seen: &Observation<'_>, policy: &Policy) -> Plan {
         sightings,
         obstacle: obstacle(seen.coordinator, policy, &registered),
         taken: BTreeSet::new(),
-        plan: Plan::default(),
+        plan: Plan { coordinator_host: own_address::doubt(seen, policy), ..Plan::default() },
     };
     planner.coordinator_host();
     planner.registered_workers();
@@ -132,7 +134,10 @@ impl<'a> Planner<'a> {
         };
         let own = self.seen.coordinator.own_row();
         let is_right = own.is_some_and(|row| row.nodename == *name && row.nodeport == *port);
-        if !is_right && self.withheld(Subject::Coordinator).is_none() {
+        if !is_right
+            && self.withheld(Subject::Coordinator).is_none()
+            && self.own_address().is_none()
+        {
             self.plan
                 .changes
                 .push(Change::SetCoordinatorHost { nodename: name.clone(), nodeport: *port });
@@ -330,7 +335,9 @@ impl<'a> Planner<'a> {
         if let Some(obstacle) = &self.obstacle {
             return obstacle.clone();
         }
-        if let Some(withheld) = self.withheld(Subject::Endpoint(endpoint)) {
+        if let Some(withheld) =
+            self.withheld(Subject::Endpoint(endpoint)).or_else(|| self.own_address())
+        {
             return withheld;
         }
         let is_old = |at| self.seen.now.monotonic.saturating_sub(at) > FRESH;

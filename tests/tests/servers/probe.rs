@@ -254,7 +254,11 @@ fn a_frozen_worker_is_unreachable_and_stays_registered() {
 fn tls_is_as_strict_as_node_conninfo_says() {
     let (authority, stranger) = (Authority::new(), Authority::new());
     let conninfo = format!("sslmode=verify-full sslrootcert={}", authority.root().display());
-    let cluster = Plan::workers(0).unannounced().set("citus.node_conninfo", &conninfo).start();
+    let mut cluster = Plan::workers(0).unannounced().set("citus.node_conninfo", &conninfo).start();
+    // Workers are to verify the coordinator too.
+    let certificate = authority.issue(cluster.coordinator.address);
+    cluster.coordinator.certify(&certificate);
+    cluster.coordinator.restart();
     let spec = |name: &str| cluster.worker_spec(name);
     let certified = |name: &str, authority: &Authority, other: Option<Ipv4Addr>| -> Spec {
         let spec = spec(name);

@@ -6,7 +6,7 @@ use citus_fleet_tests::cluster::Plan;
 use citus_fleet_tests::fleet::SOON;
 use citus_fleet_tests::run::port;
 use citus_fleet_tests::wait::throughout;
-use citus_fleet_tests::{Cluster, Need, Server, Shutdown, until};
+use citus_fleet_tests::{Cluster, Need, Relay, Server, Shutdown, until};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -21,6 +21,8 @@ pub fn suite() -> Vec<Test> {
         a_worker_that_comes_back_blank_is_not_overwritten,
         a_worker_that_is_gone_counts_as_absent_and_stays,
         the_coordinators_host_is_set_when_asked_for,
+        no_other_server_is_given_out_as_the_coordinator,
+        a_coordinators_host_that_nobody_answers_at_is_waited_for,
         names_are_registered_only_where_they_lead_to_one_server,
     )
 }
@@ -216,6 +218,65 @@ fn the_coordinators_host_is_set_when_asked_for() {
         (&own[0]["nodename"], &own[0]["nodeport"]),
         (&*address.to_string(), &*port().to_string())
     );
+}
+
+fn no_other_server_is_given_out_as_the_coordinator() {
+    let cluster = Plan::workers(1).coordinator_is_localhost().unannounced().start();
+    let other = Server::start(cluster.worker_spec("other"));
+    let elsewhere = format!("{}:{}", other.address, other.port);
+    cluster.coordinator.set("citus_fleet.coordinator_host", &elsewhere);
+    cluster.announce_all();
+    let worker = cluster.workers[0].address;
+    let is_refused = || {
+        until("the worker and doctor() name the other server", SOON, || {
+            let row = cluster.worker_at(worker)?;
+            let doctor = "SELECT * FROM fleet.doctor() WHERE \"check\" = 'coordinator_host'";
+            let doctor = cluster.coordinator.try_rows(doctor).map_err(|e| e.to_string())?.remove(0);
+            let named =
+                |text: &str| text.contains(&elsewhere) && text.contains(&other.system_identifier());
+            let is_told = &row["state"] == "ready"
+                && named(&row["reason"])
+                && row["remedy"].contains("citus_fleet.coordinator_host")
+                && &doctor["status"] == "error"
+                && named(&doctor["finding"]);
+            if is_told { Ok(()) } else { Err(format!("{row:?}, {doctor:?}")) }
+        });
+        assert_eq!(autoregister(&cluster)[0]["outcome"].to_string(), "skipped");
+        assert!(cluster.nodes().is_empty(), "{:?}", cluster.nodes());
+    };
+    is_refused();
+    let own = "SELECT nodename FROM pg_dist_node WHERE groupid = 0";
+    assert_eq!(cluster.coordinator.value(own), "localhost");
+
+    // As wrong, and written by hand.
+    cluster.coordinator.reset("citus_fleet.coordinator_host");
+    cluster
+        .coordinator
+        .run(&format!("SELECT citus_set_coordinator_host('{}', {})", other.address, other.port));
+    is_refused();
+
+    let address = cluster.coordinator.address;
+    cluster.coordinator.set("citus_fleet.coordinator_host", &format!("{address}:{}", port()));
+    cluster.wait_until_all_active();
+    assert_eq!(cluster.workers[0].value(own), address.to_string());
+}
+
+/// As behind a Service or a proxy that has nobody to lead to yet.
+fn a_coordinators_host_that_nobody_answers_at_is_waited_for() {
+    let cluster = Plan::workers(1).coordinator_is_localhost().start();
+    let proxy = cluster.subnet.address();
+    cluster.coordinator.set("citus_fleet.coordinator_host", &format!("{proxy}:{}", port()));
+    let worker = cluster.workers[0].address;
+    until("the reason says what is waited for", SOON, || {
+        let row = cluster.worker_at(worker)?;
+        let named = row["reason"].contains(&format!("{proxy}:{} cannot be reached", port()));
+        if &row["state"] == "ready" && named { Ok(()) } else { Err(format!("{row:?}")) }
+    });
+    let own = "SELECT nodename FROM pg_dist_node WHERE groupid = 0";
+    assert_eq!(cluster.coordinator.value(own), "localhost");
+    let _relay = Relay::start(proxy, port(), cluster.coordinator.address);
+    cluster.wait_until_all_active();
+    assert_eq!(cluster.workers[0].value(own), proxy.to_string());
 }
 
 fn names_are_registered_only_where_they_lead_to_one_server() {

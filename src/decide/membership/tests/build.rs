@@ -15,6 +15,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 pub const COORDINATOR_ID: i64 = 1;
+const COORDINATOR_STARTED: i64 = -1;
+/// Where the coordinator's own address leads.
+pub const OWN: &str = "10.1.0.1";
 /// What every test calls now, in seconds of the monotonic clock.
 pub const NOW: u64 = 1000;
 
@@ -90,6 +93,7 @@ pub struct Fleet {
     pub coordinator: Coordinator,
     pub candidates: Vec<Candidate>,
     pub node_addresses: BTreeMap<i32, Vec<IpAddr>>,
+    pub own_endpoints: Vec<SocketAddr>,
     pub probes: BTreeMap<SocketAddr, Probe>,
     pub unnamed_since: BTreeMap<i32, Duration>,
     pub failures: BTreeMap<Subject, ChangeFailure>,
@@ -103,6 +107,7 @@ pub fn fleet() -> Fleet {
     Fleet {
         coordinator: Coordinator {
             system_identifier: COORDINATOR_ID,
+            started_us: COORDINATOR_STARTED,
             version_num: 170_006,
             vector_version: Some("0.8.1".into()),
             fleet_version: "0.1.0".into(),
@@ -121,6 +126,7 @@ pub fn fleet() -> Fleet {
         },
         candidates: Vec::new(),
         node_addresses: BTreeMap::new(),
+        own_endpoints: vec![at(OWN)],
         probes: BTreeMap::new(),
         unnamed_since: BTreeMap::new(),
         failures: BTreeMap::new(),
@@ -138,6 +144,12 @@ pub fn fleet() -> Fleet {
             rebalance_on_join: false,
         },
     }
+    .answer(OWN, coordinator())
+}
+
+/// The coordinator as it answers at its own address.
+pub fn coordinator() -> Server {
+    Server { system_identifier: COORDINATOR_ID, started_us: COORDINATOR_STARTED, ..server(0) }
 }
 
 impl Fleet {
@@ -283,6 +295,7 @@ impl Fleet {
             coordinator: &self.coordinator,
             candidates: &self.candidates,
             node_addresses: &self.node_addresses,
+            own_endpoints: &self.own_endpoints,
             probes: &self.probes,
             unnamed_since: &self.unnamed_since,
             failures: &self.failures,

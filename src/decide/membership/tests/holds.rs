@@ -47,6 +47,50 @@ fn the_coordinators_host_is_set_before_anything_is_registered() {
 }
 
 #[test]
+fn nobody_else_is_given_out_as_the_coordinator() {
+    let standby = Server { in_recovery: true, started_us: 7, ..coordinator() };
+    let copy = Server { started_us: 7, ..coordinator() };
+    for (stranger, fact) in [(server(3), "7003"), (standby, OWN), (copy, OWN)] {
+        for own in ["coord", "elsewhere"] {
+            let led = || joining().registered_as(own).coordinator_host("coord");
+            let there = led().answer(OWN, stranger.clone());
+            let worker = there.gives(State::Ready, &["coord:5432", "another server", fact]);
+            assert!(worker.remedy.unwrap().contains("citus_fleet.coordinator_host"));
+            // One address of several is enough: nobody knows which of them a worker takes.
+            let mut one_of_two = led().answer("10.1.0.2", stranger.clone());
+            one_of_two.own_endpoints.push(at("10.1.0.2"));
+            one_of_two.gives(State::Ready, &["another server", "10.1.0.2"]);
+        }
+        joining().answer(OWN, stranger).gives(State::Ready, &["another server"]);
+    }
+}
+
+#[test]
+fn an_address_of_the_coordinator_where_nobody_answers_waits() {
+    let led = || joining().registered_as("elsewhere").coordinator_host("coord");
+    led().down(OWN).gives(State::Ready, &["coord:5432 cannot be reached", "refused"]);
+    let mut unknown = led();
+    unknown.own_endpoints.clear();
+    unknown.gives(State::Ready, &["coord:5432 does not resolve"]);
+    let mut unasked = led();
+    unasked.own_endpoints.push(at("10.1.0.2"));
+    unasked.gives(State::Ready, &["is checked"]);
+    // IPv6 of a server that listens on IPv4 only, as localhost has it.
+    let mut one_of_two = joining().down("fd00::9:1");
+    one_of_two.own_endpoints.push(at("fd00::9:1"));
+    one_of_two.plan().registers_only(&["10.0.0.9"]);
+}
+
+#[test]
+fn an_old_answer_of_the_coordinators_address_is_asked_for_again() {
+    let old = joining().registered_as("elsewhere").coordinator_host("coord").aged(OWN, 10.5);
+    old.gives(State::Ready, &["once more"]);
+    assert!(old.plan().recheck.contains(&at(OWN)));
+    let nothing_to_do = fleet().aged(OWN, 10.5).plan();
+    assert_eq!(nothing_to_do.recheck, []);
+}
+
+#[test]
 fn paused_and_disabled_change_nothing_and_say_so() {
     for (hold, fact, remedy) in [
         (Hold::Paused, "paused", "fleet.resume()"),
