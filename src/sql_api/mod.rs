@@ -36,7 +36,7 @@ pub mod pg_catalog {
     /// The pass is the controller's own, in transactions of its own: nothing talks to the network
     /// while the caller's transaction is held up, one worker that fails does not take the others
     /// with it, and a ROLLBACK of the caller undoes nothing. It may be cancelled at any moment; the
-    /// controller finishes what it has begun.
+    /// controller makes the pass all the same: it has begun, or would come anyway.
     ///
     /// Errors: 42501 unless superuser; 25006 on a standby; 55000 on a worker, without Citus, in
     /// another database than the controller's, or when the library is not preloaded.
