@@ -4,8 +4,9 @@
 //! hold a lock on meanwhile.
 
 use super::pause;
+use crate::decide::model::NodeRow;
 use crate::error::Error;
-use crate::observe::citus_nodes::read_one;
+use crate::observe::citus_nodes::{self as catalogs, read_one};
 use crate::worker::signals::StatementDeadline;
 use pgrx::PgTryBuilder;
 use pgrx::datum::DatumWithOid;
@@ -14,8 +15,8 @@ use serde::Deserialize;
 use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
 
-/// A worker's row of `pg_dist_node`.
-#[derive(Debug, Deserialize)]
+/// A worker, and what its removal depends on.
+#[derive(Debug)]
 pub struct Node {
     pub nodeid: i32,
     pub groupid: i32,
@@ -34,23 +35,20 @@ pub struct Held {
 
 /// The primary worker of that name and port.
 pub fn find(nodename: &str, nodeport: i32) -> Result<Option<Node>, Error> {
-    let node: Option<String> = look_up(
-        "SELECT pg_catalog.json_build_object('nodeid', d.nodeid, 'groupid', d.groupid,
-           'has_elsewhere', EXISTS (
-             SELECT FROM pg_catalog.pg_dist_node o
-             WHERE o.groupid OPERATOR(pg_catalog.<>) d.groupid AND o.shouldhaveshards AND o.isactive
-               AND o.noderole::pg_catalog.text OPERATOR(pg_catalog.=) 'primary'),
-           'is_job_running', EXISTS (
-             SELECT FROM pg_catalog.pg_dist_background_job j
-             WHERE j.state::pg_catalog.text
-                   OPERATOR(pg_catalog.=) ANY ('{scheduled,running,cancelling,failing}')))::pg_catalog.text
-         FROM pg_catalog.pg_dist_node d
-         WHERE d.nodename OPERATOR(pg_catalog.=) $1 AND d.nodeport OPERATOR(pg_catalog.=) $2
-           AND d.groupid OPERATOR(pg_catalog.<>) 0
-           AND d.noderole::pg_catalog.text OPERATOR(pg_catalog.=) 'primary'",
-        &[nodename.into(), nodeport.into()],
-    )?;
-    Ok(node.map(|node| serde_json::from_str(&node)).transpose()?)
+    let (coordinator, _) = as_it_is_now(|| catalogs::read(false))?;
+    let mut workers = coordinator.worker_rows();
+    let row = workers.find(|row| row.nodename == nodename && i32::from(row.nodeport) == nodeport);
+    let takes_shards =
+        |other: &NodeRow| other.is_primary && other.isactive && other.shouldhaveshards;
+    Ok(row.map(|row| Node {
+        nodeid: row.nodeid,
+        groupid: row.groupid,
+        has_elsewhere: coordinator
+            .nodes()
+            .iter()
+            .any(|other| other.groupid != row.groupid && takes_shards(other)),
+        is_job_running: coordinator.citus.as_ref().is_some_and(|citus| citus.is_job_running),
+    }))
 }
 
 /// What a node holds, apart from reference tables, which every node has.
@@ -59,17 +57,14 @@ pub fn find(nodename: &str, nodeport: i32) -> Result<Option<Node>, Error> {
 /// placement id, and after a move the workers know them by other ids than the coordinator (Citus
 /// 13.2: queries on the workers then fail with "there is a shard placement in node group …").
 pub fn held(groupid: i32) -> Result<Vec<Held>, Error> {
-    let held: Option<String> = look_up(
-        "SELECT pg_catalog.json_agg(h)::pg_catalog.text FROM (
+    let statement = "SELECT COALESCE(pg_catalog.json_agg(h), '[]')::pg_catalog.text FROM (
            SELECT s.logicalrelid::pg_catalog.text AS \"table\", pg_catalog.count(*) AS shards
            FROM pg_catalog.pg_dist_placement p
            JOIN pg_catalog.pg_dist_shard s ON s.shardid OPERATOR(pg_catalog.=) p.shardid
            JOIN pg_catalog.pg_dist_partition t ON t.logicalrelid OPERATOR(pg_catalog.=) s.logicalrelid
            WHERE p.groupid OPERATOR(pg_catalog.=) $1 AND t.repmodel OPERATOR(pg_catalog.<>) 't'
-           GROUP BY s.logicalrelid ORDER BY 1) h",
-        &[groupid.into()],
-    )?;
-    held.map_or(Ok(Vec::new()), |held| Ok(serde_json::from_str(&held)?))
+           GROUP BY s.logicalrelid ORDER BY 1) h";
+    as_it_is_now(|| catalogs::value(statement, &[groupid.into()]))
 }
 
 /// Whether something of an interrupted move is left on the node that is not a table: a replication
@@ -182,16 +177,20 @@ pub fn enroll(nodename: &str, nodeport: i32) -> Result<Option<bool>, Error> {
     Ok(Some(is_let_in.is_some()))
 }
 
-/// The first column of the first row, as everybody sees it now: draining takes long, and what it
-/// changes is committed by others. It assigns no transaction id, which whoever creates a replication
-/// slot would wait for.
+/// The first column of the first row, [as it is now](as_it_is_now).
 pub fn look_up<T: FromDatum + IntoDatum>(
     statement: &str,
     arguments: &[DatumWithOid<'_>],
 ) -> Result<Option<T>, Error> {
+    as_it_is_now(|| read_one(statement, arguments))
+}
+
+/// Reads what everybody sees at this moment: draining takes long, and what it changes is committed by
+/// others. It assigns no transaction id, which whoever creates a replication slot would wait for.
+fn as_it_is_now<T>(read: impl FnOnce() -> T) -> T {
     // SAFETY: pushed and popped here; an ERROR in between ends the transaction and with it the stack.
     unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot()) };
-    let value = read_one(statement, arguments);
+    let value = read();
     // SAFETY: as above.
     unsafe { pg_sys::PopActiveSnapshot() };
     value

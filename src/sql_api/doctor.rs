@@ -7,7 +7,7 @@ use crate::decide::doctor::{self, CitusFacts, Facts, Finding, HttpFacts, Token};
 use crate::decide::networks::Networks;
 use crate::error::Error;
 use crate::http::gate;
-use crate::observe::citus_nodes::{is_installed, read_one, setting};
+use crate::observe::citus_nodes::{is_installed, read_one, setting, value};
 use crate::settings;
 use crate::worker::board;
 use crate::worker::status::Complaint;
@@ -56,7 +56,6 @@ fn facts() -> Result<Facts, Error> {
         Some(snapshot) => serde_json::from_value(snapshot)?,
         None => Seen::default(),
     };
-    let extensions: Option<String> = read_one(include_str!("extensions.sql"), &[])?;
     Ok(Facts {
         shared_preload_libraries: setting(c"shared_preload_libraries"),
         library_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -68,7 +67,7 @@ fn facts() -> Result<Facts, Error> {
         max_prepared_transactions: setting(c"max_prepared_transactions")
             .parse()
             .unwrap_or_default(),
-        extensions: serde_json::from_str(&extensions.unwrap_or_default())?,
+        extensions: value(include_str!("extensions.sql"), &[])?,
         sources: setting(c"citus_fleet.workers"),
         http: settings::http_listen().map(|listen| HttpFacts { listen, token: token() }),
         allows_every_network: Networks::parse(&setting(c"citus_fleet.allowed_networks"))

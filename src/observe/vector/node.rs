@@ -5,7 +5,7 @@
 use super::metapage::Opened;
 use crate::decide::vector::model::{Index, NodeEvidence, Relation, Resources};
 use crate::error::Error;
-use crate::observe::citus_nodes::{is_installed, read_one};
+use crate::observe::citus_nodes::{is_installed, value};
 use pgrx::{IntoDatum, pg_sys};
 use std::ffi::CStr;
 use std::fs::read_to_string;
@@ -18,8 +18,7 @@ pub fn collect() -> Result<NodeEvidence, Error> {
         // SAFETY: what the extension itself was created from; an ERROR where the file is gone.
         unsafe { pg_sys::load_file(c"$libdir/vector".as_ptr(), false) };
     }
-    let text: Option<String> = read_one(include_str!("node.sql"), &[])?;
-    let mut evidence: NodeEvidence = serde_json::from_str(&text.unwrap_or_default())?;
+    let mut evidence: NodeEvidence = value(include_str!("node.sql"), &[])?;
     for relation in &mut evidence.relations {
         look(relation);
     }
