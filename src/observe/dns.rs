@@ -27,6 +27,25 @@ type Records = (Vec<Record>, Vec<Record>);
 /// How many names of a pattern are asked for at once.
 const PATTERN_STRIDE: usize = 16;
 
+/// The resolvers of one pass, for all that is asked in it.
+pub struct Resolvers {
+    /// What Citus's connections use, whatever the sources are asked of.
+    pub system: Result<Dns, String>,
+    nameserver: Option<Result<Dns, String>>,
+}
+
+impl Resolvers {
+    pub fn new(nameserver: Option<SocketAddr>, deadline: Duration) -> Self {
+        let nameserver = nameserver.map(|server| Dns::nameserver(server, deadline));
+        Self { system: Dns::system(deadline), nameserver }
+    }
+
+    /// What the sources are asked of, or why they cannot be.
+    pub fn of_sources(&self) -> Result<&Dns, &String> {
+        self.nameserver.as_ref().unwrap_or(&self.system).as_ref()
+    }
+}
+
 /// A resolver for one pass.
 pub struct Dns {
     resolver: TokioResolver,

@@ -1,11 +1,11 @@
 //! Owns finding a name that leads to one address alone, as the resolver that Citus uses sees it.
 //! Must not choose between servers: whether two addresses are one server is for `decide` to say.
 
-use super::dns::Dns;
+use super::dns::{Dns, Resolvers};
 use crate::decide::model::Naming;
 use crate::decide::names::HostName;
 use crate::decide::policy::NameOrigin;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// The first of `origins` whose name leads to `address`, and to at most one address of each family.
@@ -13,25 +13,20 @@ use std::time::Duration;
 pub async fn find(
     address: IpAddr,
     origins: &[NameOrigin],
-    nameserver: Option<SocketAddr>,
+    resolvers: &Resolvers,
     deadline: Duration,
 ) -> Option<Naming> {
-    if origins.is_empty() {
-        return None;
-    }
     tokio::time::timeout(deadline, async {
-        let system = Dns::system(deadline).ok()?;
+        let system = resolvers.system.as_ref().ok()?;
         for origin in origins {
             let name = match origin {
                 NameOrigin::Given(name) => name.clone(),
-                NameOrigin::Pointer => {
-                    match pointer(address, &system, nameserver, deadline).await {
-                        Some(name) => name,
-                        None => continue,
-                    }
-                }
+                NameOrigin::Pointer => match resolvers.of_sources().ok()?.pointer(address).await {
+                    Some(name) => name,
+                    None => continue,
+                },
             };
-            if let Some(naming) = confirm(name, address, &system).await {
+            if let Some(naming) = confirm(name, address, system).await {
                 return Some(naming);
             }
         }
@@ -39,18 +34,6 @@ pub async fn find(
     })
     .await
     .ok()?
-}
-
-async fn pointer(
-    address: IpAddr,
-    system: &Dns,
-    nameserver: Option<SocketAddr>,
-    deadline: Duration,
-) -> Option<HostName> {
-    match nameserver {
-        Some(server) => Dns::nameserver(server, deadline).ok()?.pointer(address).await,
-        None => system.pointer(address).await,
-    }
 }
 
 async fn confirm(name: HostName, address: IpAddr, system: &Dns) -> Option<Naming> {

@@ -2,14 +2,13 @@
 //! outside any transaction, and gives way to a signal at any moment.
 //! Must not call PostgreSQL from inside the runtime, except to see whether a signal has come.
 
-use super::dns::Dns;
+use super::dns::{Dns, Resolvers};
 use super::naming;
 use super::probe::{Questions, Target};
 use crate::decide::discovery::{DnsFailure, SourceAnswer};
 use crate::decide::model::{Naming, NodeRow, ProbeResult};
 use crate::decide::names::HostName;
-use crate::decide::policy::NameOrigin;
-use crate::settings::Settings;
+use crate::decide::policy::{NameOrigin, Policy};
 use crate::worker::signals;
 use futures_util::StreamExt;
 use futures_util::future::join_all;
@@ -68,18 +67,14 @@ impl Network {
     /// lead. `None` on a signal.
     pub fn resolve(
         &self,
-        settings: &Settings,
+        policy: &Policy,
+        resolvers: &Resolvers,
         nodes: &[&NodeRow],
         own: Option<(&str, u16)>,
     ) -> Option<Names> {
-        let policy = &settings.policy;
         let asking = async {
-            // Citus connects by the system's resolver, whatever the sources are asked of.
-            let system = Dns::system(settings.probe_timeout);
-            let nameserver =
-                settings.nameserver.map(|server| Dns::nameserver(server, settings.probe_timeout));
             let sources = async {
-                match nameserver.as_ref().unwrap_or(&system) {
+                match resolvers.of_sources() {
                     Ok(dns) => dns.ask(&policy.sources, policy.max_workers).await,
                     Err(why) => policy
                         .sources
@@ -88,7 +83,7 @@ impl Network {
                         .collect(),
                 }
             };
-            let system = system.as_ref().ok();
+            let system = resolvers.system.as_ref().ok();
             let rows = join_all(
                 nodes
                     .iter()
@@ -111,7 +106,6 @@ impl Network {
     pub fn start(
         &mut self,
         questions: &Rc<Questions>,
-        nameserver: Option<SocketAddr>,
         mut target: Target,
         origins: Option<Vec<NameOrigin>>,
     ) {
@@ -122,9 +116,10 @@ impl Network {
         self.underway.push(Box::pin(async move {
             let endpoint = target.endpoint;
             let naming = match origins {
-                Some(origins) => Some(
-                    naming::find(endpoint.ip(), &origins, nameserver, questions.deadline).await,
-                ),
+                Some(origins) => {
+                    let (resolvers, deadline) = (&questions.resolvers, questions.deadline);
+                    Some(naming::find(endpoint.ip(), &origins, resolvers, deadline).await)
+                }
                 None => None,
             };
             if let Some(Some(naming)) = &naming {

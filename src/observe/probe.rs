@@ -2,20 +2,22 @@
 //! Must not change anything there; both statements only read catalogs.
 
 use super::credentials::Credentials;
+use super::dns::Resolvers;
 use super::login::Login;
 use crate::decide::model::{
     Coordinator, ExtensionState, Membership, ProbeFailure, ProbeFailureKind, ProbeResult, Server,
 };
 use crate::error::one_line;
+use crate::settings::Settings;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 /// What every probe of a pass asks with.
-#[derive(Clone)]
 pub struct Questions {
     pub credentials: Credentials,
+    pub resolvers: Resolvers,
     pub deadline: Duration,
     versions: String,
     distributed_tables: String,
@@ -32,7 +34,8 @@ pub struct Target {
 }
 
 impl Questions {
-    pub fn new(credentials: Credentials, coordinator: &Coordinator, deadline: Duration) -> Self {
+    pub fn new(credentials: Credentials, coordinator: &Coordinator, settings: &Settings) -> Self {
+        let deadline = settings.probe_timeout;
         let versions = serde_json::json!({
             "citus": coordinator.citus.as_ref().map_or("", |citus| &citus.version),
             "vector": coordinator.vector_version.as_deref().unwrap_or(""),
@@ -45,6 +48,7 @@ impl Questions {
             .collect();
         Self {
             credentials,
+            resolvers: Resolvers::new(settings.nameserver, deadline),
             deadline,
             versions: versions.to_string(),
             distributed_tables: format!("{{{}}}", literal.join(",")),

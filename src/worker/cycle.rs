@@ -34,7 +34,7 @@ pub fn run(
     let rebalance_on_join = settings.policy.rebalance_on_join;
     let (coordinator, credentials) = transaction(|| catalogs::read(rebalance_on_join))?;
     let database = credentials.database.clone();
-    let questions = Rc::new(Questions::new(credentials, &coordinator, settings.probe_timeout));
+    let questions = Rc::new(Questions::new(credentials, &coordinator, &settings));
 
     if !observe(network, memory, request, &settings, &coordinator, &questions) {
         return Ok(None);
@@ -80,7 +80,7 @@ fn observe(
     };
     let due: Vec<&NodeRow> = coordinator.worker_rows().filter(|row| is_due(memory, row)).collect();
     let own = own_address(coordinator, &settings.policy);
-    let Some(names) = network.resolve(settings, &due, own) else {
+    let Some(names) = network.resolve(&settings.policy, &questions.resolvers, &due, own) else {
         return false;
     };
     memory.learn_names(names, coordinator, settings);
@@ -90,7 +90,7 @@ fn observe(
             if request.is_some() || memory.is_due(endpoint, interval) {
                 let target =
                     Target { endpoint, name: row.nodename.clone(), nodeid: Some(row.nodeid) };
-                network.start(questions, settings.nameserver, target, None);
+                network.start(questions, target, None);
             }
         }
     }
@@ -104,12 +104,7 @@ fn observe(
             let origins = memory
                 .naming_is_due(endpoint)
                 .then(|| settings.policy.node_names.origins(candidate));
-            network.start(
-                questions,
-                settings.nameserver,
-                Target { endpoint, name, nodeid: None },
-                origins,
-            );
+            network.start(questions, Target { endpoint, name, nodeid: None }, origins);
         }
     }
     // After the candidates, of which they may be some: only those are asked for their names, and an endpoint
@@ -122,7 +117,7 @@ fn observe(
     for (endpoint, name) in removed.chain(own) {
         if request.is_some() || memory.is_due(endpoint, interval) {
             let target = Target { endpoint, name: name.to_owned(), nodeid: None };
-            network.start(questions, settings.nameserver, target, None);
+            network.start(questions, target, None);
         }
     }
     // A request waits for everybody: a name and a login have one deadline each.
