@@ -1,7 +1,7 @@
 //! Owns when: which endpoints are probed in this cycle, and how long the next one may wait.
 //! Must not probe or sleep.
 
-use super::model::Probe;
+use super::model::{Probe, ProbeFailure, ProbeFailureKind};
 use std::time::Duration;
 
 /// A server that keeps failing is tried again after an eighth of the time that it has been failing,
@@ -80,10 +80,16 @@ fn wanted_since(probe: &Probe) -> Option<Duration> {
     probe.failing_since.or(probe.sought_since)
 }
 
-/// Whether a candidate's name is to be asked for again along with its next probe.
+/// Whether a candidate's name is to be asked for again along with its next probe. Where none was found,
+/// as while DNS fails, and the certificate is not for the address, it is, at the pace of the probes.
 pub fn naming_is_due(probe: Option<&Probe>, now: Duration) -> bool {
     const KEPT: Duration = Duration::from_secs(60);
-    probe.and_then(|probe| probe.named_at).is_none_or(|at| now.saturating_sub(at) >= KEPT)
+    let lacks_a_name = |probe: &Probe| {
+        let is_tls = |failure: &ProbeFailure| failure.kind == ProbeFailureKind::Tls;
+        probe.naming.is_none() && probe.result.as_ref().is_err_and(is_tls)
+    };
+    let is_old = |at| now.saturating_sub(at) >= KEPT;
+    probe.is_none_or(|probe| lacks_a_name(probe) || probe.named_at.is_none_or(is_old))
 }
 
 /// How long a change that Citus did not accept waits for its next attempt.
@@ -95,7 +101,8 @@ pub fn change_retry(attempts: u32) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use super::super::model::{ProbeFailure, ProbeFailureKind};
+    use super::super::model::Naming;
+    use super::super::names::HostName;
     use super::*;
 
     fn failing(since: u64, at: u64) -> Probe {
@@ -128,6 +135,20 @@ mod tests {
         assert_eq!(pace(3).wait(&failing(0, 8)), Duration::from_secs(1));
         assert_eq!(pace(3).wait(&failing(0, 10_000)), LONGEST_RETRY);
         assert!(pace(1000).wait(&failing(0, 10_000)) > Duration::from_secs(29));
+    }
+
+    #[test]
+    fn a_name_that_a_certificate_may_be_for_is_asked_for_until_it_is_found() {
+        let named = |kind, naming| {
+            let result = Err(ProbeFailure { kind, message: String::new() });
+            let at = Duration::from_secs(100);
+            let probe = Probe { result, naming, named_at: Some(at), ..failing(100, 100) };
+            naming_is_due(Some(&probe), at + Duration::from_secs(1))
+        };
+        let name = HostName::parse("w1").unwrap();
+        assert!(named(ProbeFailureKind::Tls, None));
+        assert!(!named(ProbeFailureKind::Tls, Some(Naming { name, addresses: Vec::new() })));
+        assert!(!named(ProbeFailureKind::Refused, None));
     }
 
     #[test]
