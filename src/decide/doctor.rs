@@ -51,6 +51,8 @@ pub struct CitusFacts {
     pub coordinator_host_complaint: Option<(String, String)>,
     pub local_hostname: String,
     pub node_conninfo: String,
+    /// None where this PostgreSQL lets every library decode.
+    pub output_plugin_libraries: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +102,7 @@ pub fn examine(facts: &Facts) -> Vec<Finding> {
                 coordinator_host(citus),
                 local_hostname(citus, facts),
                 sslmode(citus, facts),
+                output_plugins(citus),
             ]);
         }
         None => findings.push(warning(
@@ -259,6 +262,30 @@ fn wal_level(facts: &Facts) -> Finding {
     }
 }
 
+/// Citus moves shards with pgoutput, which is approved by default, and splits them with a plugin of its own.
+fn output_plugins(citus: &CitusFacts) -> Finding {
+    const CHECK: &str = "output_plugin_libraries";
+    let Some(approved) = &citus.output_plugin_libraries else {
+        return ok(CHECK, "every library may decode");
+    };
+    let mut libraries: Vec<&str> = approved.split(',').map(str::trim).collect();
+    if libraries.iter().any(|library| library.trim_matches('"') == "citus") {
+        return ok(CHECK, approved);
+    }
+    libraries.retain(|library| !library.is_empty());
+    libraries.push("citus");
+    warning(
+        CHECK,
+        format!(
+            "it is {approved}: without citus, no shard is split, no tenant isolated and no table distributed by create_distributed_table_concurrently() unless writes are blocked; moving shards works"
+        ),
+        format!(
+            "ALTER SYSTEM SET output_plugin_libraries = {}; SELECT pg_reload_conf(); on every node",
+            libraries.join(", ")
+        ),
+    )
+}
+
 fn networks(facts: &Facts) -> Finding {
     const CHECK: &str = "citus_fleet.allowed_networks";
     if facts.allows_every_network {
@@ -358,6 +385,7 @@ mod tests {
                 own_host: Some("10.0.0.1".into()),
                 local_hostname: "localhost".into(),
                 node_conninfo: "sslmode=verify-full".into(),
+                output_plugin_libraries: Some("pgoutput, citus".into()),
                 ..CitusFacts::default()
             }),
             listen_addresses: "*".into(),
@@ -404,7 +432,7 @@ mod tests {
     #[test]
     fn every_check_can_fail() {
         type Change = fn(&mut Facts);
-        let cases: [(&str, Status, Change); 18] = [
+        let cases: [(&str, Status, Change); 19] = [
             ("shared_preload_libraries", Status::Error, |f| {
                 f.shared_preload_libraries = "citus".into()
             }),
@@ -434,6 +462,10 @@ mod tests {
             }),
             ("max_prepared_transactions", Status::Error, |f| f.max_prepared_transactions = 0),
             ("wal_level", Status::Warning, |f| f.wal_level = "replica".into()),
+            ("output_plugin_libraries", Status::Warning, |f| {
+                let approved = Some("pgoutput, test_decoding".into());
+                f.citus.as_mut().unwrap().output_plugin_libraries = approved;
+            }),
             ("citus_fleet.allowed_networks", Status::Warning, |f| f.allows_every_network = true),
             ("extension version", Status::Warning, |f| f.extensions[0].2 = "14".into()),
             ("version skew", Status::Error, |f| f.workers[0].1 = Some("13.1-1".into())),

@@ -113,5 +113,10 @@ fn citus(complaint: Option<Complaint>) -> Result<Option<CitusFacts>, Error> {
         coordinator_host_complaint: complaint.and_then(|c| c.reason.zip(c.remedy)),
         local_hostname: setting(c"citus.local_hostname"),
         node_conninfo: setting(c"citus.node_conninfo"),
+        output_plugin_libraries: read_one(
+            "SELECT s.setting FROM pg_catalog.pg_settings s
+             WHERE s.name OPERATOR(pg_catalog.=) 'output_plugin_libraries'",
+            &[],
+        )?,
     }))
 }

@@ -18,6 +18,7 @@ pub fn suite() -> Vec<Test> {
     tests.extend(suite!("sql_surface", &[Need::Fleet, Need::Citus, Need::Vector];
         autoregister_fails_with_a_hint,
         doctor_finds_what_is_wrong,
+        doctor_knows_whether_shards_can_be_split,
     ));
     tests
 }
@@ -339,4 +340,37 @@ fn doctor_finds_what_is_wrong() {
         });
         cluster.coordinator.reset(name);
     }
+}
+
+/// PostgreSQL 17.11 and its like want output plugins approved, and Citus has one of its own.
+fn doctor_knows_whether_shards_can_be_split() {
+    let cluster = Plan::workers(1).set("wal_level", "logical").worker_set("wal_level", "logical");
+    let cluster = cluster.start();
+    cluster.wait_until_all_active();
+    cluster.coordinator.run(
+        "CREATE TABLE t (id bigint PRIMARY KEY);
+         SELECT create_distributed_table('t', 'id', shard_count := 1)",
+    );
+    let split = "SELECT citus_split_shard_by_split_points(s.shardid, '{0}',
+                   pg_catalog.array_fill(n.nodeid, '{2}'), 'force_logical')
+                 FROM pg_dist_shard s, pg_dist_node n WHERE n.groupid = 1";
+    let told = "SELECT * FROM fleet.doctor() WHERE \"check\" = 'output_plugin_libraries'";
+    let told = cluster.coordinator.rows(told).remove(0);
+    if &told["status"] != "ok" {
+        let error = cluster.coordinator.error(split);
+        assert!(error.to_string().contains("output plugin"), "{error}");
+        for node in [&cluster.coordinator, &cluster.workers[0]] {
+            let statements = told["remedy"].strip_suffix("; on every node").expect("a remedy");
+            statements.split("; ").for_each(|statement| node.run(statement));
+            until("the node has reloaded", SOON, || {
+                node.forget_session();
+                match node.value("SHOW output_plugin_libraries") {
+                    approved if approved.contains("citus") => Ok(()),
+                    approved => Err(approved),
+                }
+            });
+        }
+    }
+    cluster.coordinator.run(split);
+    assert_eq!(cluster.coordinator.value("SELECT count(*) FROM pg_dist_shard"), "2");
 }
