@@ -9,7 +9,11 @@ here() { in_coordinator env PGUSER=postgres "PGDATABASE=$DATABASE" "$@"; }
 # The extensions' own tables (nodes, identities, events) belong to the cluster, not to its data.
 EXCLUDE=(--exclude-extension=citus --exclude-extension=citus_columnar --exclude-extension=citus_fleet
     --exclude-schema=fleet --exclude-schema=columnar --exclude-schema='citus*'
-    --exclude-schema=cron --exclude-schema=metric_helpers --exclude-schema=user_management --exclude-schema=zmon_utils)
+    --exclude-schema=cron --exclude-schema=metric_helpers --exclude-schema=user_management --exclude-schema=zmon_utils
+    --exclude-table=public.postgres_log --exclude-table='public.postgres_log_*' --exclude-table='public.failed_authentication_*')
+
+# Spilo makes this server for its log tables in every cluster, and pg_dump has no option to leave one out.
+without_spilos_server() { sed -E '/^(CREATE|ALTER) SERVER pglog .*;$/d'; }
 
 # counts END: schema, table and exact number of rows of every table that users own; partitions count in
 # their parent.
@@ -65,7 +69,7 @@ dump() {
     local end=$1 directory=$2
     mkdir -p "$directory"
     "$end" pg_dumpall --roles-only --no-role-passwords >"$directory/roles.sql"
-    "$end" pg_dump --section=pre-data "${EXCLUDE[@]}" >"$directory/schema.sql"
+    "$end" pg_dump --section=pre-data "${EXCLUDE[@]}" | without_spilos_server >"$directory/schema.sql"
     distribution "$end" >"$directory/distribution.sql"
     "$end" pg_dump --section=data "${EXCLUDE[@]}" | gzip >"$directory/data.sql.gz"
     "$end" pg_dump --section=post-data "${EXCLUDE[@]}" >"$directory/indexes.sql"
