@@ -17,7 +17,8 @@ pub struct Outcome {
     pub result: Result<Option<i32>, Error>,
 }
 
-/// Makes the changes of a plan. One that fails costs the others nothing.
+/// Makes the changes of a plan. One that fails costs the others nothing, except that nobody is added, who
+/// would be given the coordinator's address, where that could not be set.
 pub fn apply(changes: &[Change]) -> Vec<Outcome> {
     let mut alone = Vec::new();
     let mut moves = Vec::new();
@@ -29,8 +30,15 @@ pub fn apply(changes: &[Change]) -> Vec<Outcome> {
             _ => alone.push(vec![change]),
         }
     }
-    let adds = adds.chunks(BATCH).map(<[_]>::to_vec);
-    alone.into_iter().chain(moves).chain(adds).flat_map(|group| make(&group)).collect()
+    let mut outcomes: Vec<Outcome> =
+        alone.into_iter().chain(moves).flat_map(|group| make(&group)).collect();
+    let has_stale_address = outcomes.iter().any(|Outcome { change, result }| {
+        matches!(change, Change::SetCoordinatorHost { .. }) && result.is_err()
+    });
+    if !has_stale_address {
+        outcomes.extend(adds.chunks(BATCH).flat_map(make));
+    }
+    outcomes
 }
 
 /// Puts a move to those that go where it comes from, or come from where it goes: they exchange

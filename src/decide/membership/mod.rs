@@ -134,13 +134,18 @@ impl<'a> Planner<'a> {
         };
         let own = self.seen.coordinator.own_row();
         let is_right = own.is_some_and(|row| row.nodename == *name && row.nodeport == *port);
-        if !is_right
-            && self.withheld(Subject::Coordinator).is_none()
-            && self.own_address().is_none()
-        {
-            self.plan
+        if is_right {
+            return;
+        }
+        match self.withheld(Subject::Coordinator).or_else(|| self.own_address()) {
+            None => self
+                .plan
                 .changes
-                .push(Change::SetCoordinatorHost { nodename: name.clone(), nodeport: *port });
+                .push(Change::SetCoordinatorHost { nodename: name.clone(), nodeport: *port }),
+            // Whoever is added gets what is in the row.
+            Some(why) => {
+                self.obstacle.get_or_insert(why);
+            }
         }
     }
 

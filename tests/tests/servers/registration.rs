@@ -21,6 +21,7 @@ pub fn suite() -> Vec<Test> {
         a_worker_that_comes_back_blank_is_not_overwritten,
         a_worker_that_is_gone_counts_as_absent_and_stays,
         the_coordinators_host_is_set_when_asked_for,
+        nobody_joins_while_the_coordinators_host_cannot_be_set,
         no_other_server_is_given_out_as_the_coordinator,
         a_coordinators_host_that_nobody_answers_at_is_waited_for,
         names_are_registered_only_where_they_lead_to_one_server,
@@ -218,6 +219,30 @@ fn the_coordinators_host_is_set_when_asked_for() {
         (&own[0]["nodename"], &own[0]["nodeport"]),
         (&*address.to_string(), &*port().to_string())
     );
+}
+
+fn nobody_joins_while_the_coordinators_host_cannot_be_set() {
+    let cluster = Plan::workers(1).coordinator_is_localhost().unannounced().start();
+    let (own, worker) = (cluster.coordinator.address, cluster.workers[0].address);
+    // Another row has the address already.
+    cluster.coordinator.run(&format!(
+        "INSERT INTO pg_dist_node (nodename, nodeport, groupid, noderole, isactive, shouldhaveshards)
+         VALUES ('{own}', {}, 0, 'secondary', false, false)",
+        port()
+    ));
+    cluster.coordinator.set("citus_fleet.coordinator_host", &format!("{own}:{}", port()));
+    cluster.announce_all();
+    until("the worker waits for the coordinator's address", SOON, || {
+        let row = cluster.worker_at(worker)?;
+        let waits = &row["state"] == "ready" && row["reason"].contains("duplicate key");
+        if waits { Ok(()) } else { Err(format!("{row:?}")) }
+    });
+    let refused = cluster.coordinator.try_rows("SELECT * FROM citus_autoregister()");
+    assert!(refused.unwrap_err().to_string().contains("duplicate key"));
+    assert!(cluster.nodes().is_empty(), "{:?}", cluster.nodes());
+
+    cluster.coordinator.run("DELETE FROM pg_dist_node WHERE noderole = 'secondary'");
+    cluster.wait_until_all_active();
 }
 
 fn no_other_server_is_given_out_as_the_coordinator() {

@@ -247,13 +247,17 @@ impl Fleet {
     }
 
     /// Citus did not accept the registration; the next attempt is due at `retry_at`.
-    pub fn refused_by_citus(mut self, address: &str, retry_at: Duration) -> Self {
+    pub fn refused_by_citus(self, address: &str, retry_at: Duration) -> Self {
+        self.failed(Subject::Endpoint(at(address)), retry_at)
+    }
+
+    pub fn failed(mut self, subject: Subject, retry_at: Duration) -> Self {
         let failure = ChangeFailure {
             reason: "canceling statement due to lock timeout".into(),
             attempts: 3,
             retry_at,
         };
-        self.failures.insert(Subject::Endpoint(at(address)), failure);
+        self.failures.insert(subject, failure);
         self
     }
 

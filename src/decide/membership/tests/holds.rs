@@ -2,7 +2,9 @@
 //! coordinator, another worker, an operator, a failed attempt.
 
 use super::build::*;
-use crate::decide::model::{Action, Change, Hold, NodeRow, ProbeFailureKind, Server, State};
+use crate::decide::model::{
+    Action, Change, Hold, NodeRow, ProbeFailureKind, Server, State, Subject,
+};
 use std::time::Duration;
 
 /// A fleet with one server that wants to join.
@@ -44,6 +46,17 @@ fn the_coordinators_host_is_set_before_anything_is_registered() {
     let right_already = joining().coordinator_host("coord").plan();
     assert_eq!(right_already.changes.len(), 1);
     right_already.registers_only(&["10.0.0.9"]);
+}
+
+#[test]
+fn nobody_joins_while_the_coordinators_host_cannot_be_set() {
+    let later = Duration::from_secs(NOW + 1);
+    let failed = |own: &str| {
+        let led = joining().registered_as(own).coordinator_host("coord");
+        led.failed(Subject::Coordinator, later)
+    };
+    failed("elsewhere").gives(State::Ready, &["lock timeout"]);
+    failed("coord").plan().registers_only(&["10.0.0.9"]);
 }
 
 #[test]
