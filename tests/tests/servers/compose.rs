@@ -203,6 +203,7 @@ fn nodes_verify_each_other() {
     compose.up(1);
     fill(&compose);
     let (coordinator, worker) = (compose.coordinator(), compose.worker(1));
+    survives_dying_orphans(&compose, &worker);
     let psql = |container: &str, target: &str, sql: &str| {
         let program = format!("psql -qAtX \"{target}\" -c \"{sql}\" 2>&1 || true");
         compose.docker(&["exec", container, "sh", "-c", &program]).trim().to_string()
@@ -253,9 +254,28 @@ fn nodes_verify_each_other() {
         }
     }
     assert!(PASSWORD.contains("canary"));
-    let environment =
-        compose.docker(&["exec", &coordinator, "sh", "-c", "tr '\\0' '\\n' </proc/1/environ"]);
+    let environments = "cat /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n'";
+    let environment = compose.docker(&["exec", &coordinator, "sh", "-c", environments]);
     assert!(environment.contains("PGPASSFILE") && !environment.contains("canary"), "{environment}");
+}
+
+/// A health check that is given up leaves children behind, which die as they may. Were the server their
+/// reaper, it would take each for one of its own processes that has crashed, and end all sessions.
+#[track_caller]
+fn survives_dying_orphans(compose: &Compose, container: &str) {
+    let checkpointer = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'";
+    let ask = ["exec", container, "psql", "-qAtX", "-c", checkpointer];
+    let before = compose.docker(&ask);
+    let orphan = compose.docker(&["exec", container, "sh", "-c", "sleep 600 >&- 2>&- & echo $!"]);
+    compose.docker(&["exec", container, "sh", "-c", &format!("kill -PIPE {orphan}")]);
+    until("nothing is left of the orphan", SLOW, || {
+        let gone = format!("[ ! -e /proc/{} ] && echo gone || echo there", orphan.trim());
+        match compose.docker(&["exec", container, "sh", "-c", &gone]).trim() {
+            "gone" => Ok(()),
+            other => Err(other.to_string()),
+        }
+    });
+    assert_eq!(before, compose.docker(&ask), "the server has started anew");
 }
 
 /// Says that nothing of the project is running, nor trying to.
