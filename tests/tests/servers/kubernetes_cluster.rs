@@ -76,6 +76,16 @@ fn assert_exact(cluster: &Kubernetes, last: u64) {
     assert_eq!(cluster.sql(nearest), "77");
 }
 
+#[track_caller]
+fn comes_back_from_a_backup(cluster: &Kubernetes, last: u64) {
+    let backup = format!("/tmp/citus-fleet-backup-{}", cluster.namespace);
+    cluster.make("backup", &[&format!("TO={backup}")]);
+    cluster.sql("DROP TABLE items");
+    cluster.make("restore", &[&format!("FROM={backup}")]);
+    let _ = std::fs::remove_dir_all(backup);
+    assert_exact(cluster, last);
+}
+
 fn the_simple_way_grows_suffers_and_shrinks() {
     let cluster = Arc::new(Kubernetes::new("simple"));
     cluster.make("deploy", &["WORKERS=2"]);
@@ -122,12 +132,7 @@ fn the_simple_way_grows_suffers_and_shrinks() {
     // A name that comes again is a new worker.
     cluster.kubectl(&["scale", "statefulset", "citus-worker", "--replicas=3"]);
     cluster.wait_until_active(3);
-    let backup = format!("TO=/tmp/citus-fleet-backup-{}", std::process::id());
-    cluster.make("backup", &[&backup]);
-    cluster.sql("DROP TABLE items");
-    cluster.make("restore", &[&backup.replace("TO=", "FROM=")]);
-    let _ = std::fs::remove_dir_all(backup.trim_start_matches("TO="));
-    assert_exact(&cluster, last);
+    comes_back_from_a_backup(&cluster, last);
 
     // What is kept brings all workers back, also those that `make` was not told about.
     cluster.make("clean", &[]);
@@ -175,4 +180,5 @@ fn the_operators_clusters_fail_over_and_grow() {
     writer.wait_for_more();
     let last = writer.finish();
     assert_exact(&cluster, last);
+    comes_back_from_a_backup(&cluster, last);
 }
