@@ -238,7 +238,7 @@ impl<'a> Planner<'a> {
         };
         let server = match &probe.result {
             Ok(server) => server,
-            Err(failure) => return Judgement::Undecided(Verdict::unreachable(failure)),
+            Err(failure) => return Judgement::Undecided(self.silent(candidate.endpoint, failure)),
         };
         let mut identities = self.seen.coordinator.identities.values();
         if let Some(known) = identities.find(|known| known.has_left_behind(server)) {

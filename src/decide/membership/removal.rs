@@ -3,7 +3,10 @@
 //! Must not remove anything: only an operator does.
 
 use super::Planner;
-use crate::decide::model::{Action, Change, NodeRow, Removed, Server, State, Subject, Worker};
+use crate::decide::model::{
+    Action, Change, NodeRow, ProbeFailure, ProbeFailureKind, Removed, Server, State, Subject,
+    Worker,
+};
 use crate::decide::registered::quoted;
 use crate::decide::verdict::Verdict;
 use std::net::{IpAddr, SocketAddr};
@@ -43,6 +46,29 @@ impl<'a> Planner<'a> {
     pub(super) fn removed(&self, server: &Server) -> Option<&'a Removed> {
         let mut removed = self.seen.coordinator.removed.iter();
         removed.find(|removed| removed.system_identifier == server.system_identifier)
+    }
+
+    /// A candidate that cannot be logged in to. Where nobody answers at the address that a server had when
+    /// it was removed, it is that one: its name is found for as long as DNS keeps it.
+    pub(super) fn silent(&self, endpoint: SocketAddr, failure: &ProbeFailure) -> Verdict {
+        use ProbeFailureKind as Kind;
+        let unreachable = Verdict::unreachable(failure);
+        let mut removed = self.seen.coordinator.removed.iter();
+        let was_here = |removed: &&Removed| {
+            removed.address == Some(endpoint.ip()) && removed.nodeport == endpoint.port()
+        };
+        match removed.find(was_here) {
+            Some(removed)
+                if matches!(failure.kind, Kind::Refused | Kind::Timeout | Kind::NoRoute) =>
+            {
+                let left =
+                    if removed.is_clean { "" } else { ", and is to be cleaned when it is back" };
+                let why = unreachable.reason.unwrap_or_default();
+                let why = format!("it was removed by fleet.remove_worker{left}; {why}");
+                Verdict::without_remedy(State::Removed, why)
+            }
+            _ => unreachable,
+        }
     }
 
     /// Removed servers that are to be cleaned and that no source names any more.

@@ -232,6 +232,14 @@ fn a_removed_server_is_clean_and_stays_out_until_it_is_enrolled() {
     cluster.wait_for_state(leaving.address, "removed");
     cluster.wait_for_cycles(3);
     assert_gone(&cluster, &nodeid);
+    // As when its machine is given back while DNS still has its name.
+    leaving.stop(Shutdown::Fast);
+    until("nobody answers there", SOON, || {
+        let row = cluster.worker_at(leaving.address)?;
+        let is_silent = &row["state"] == "removed" && row["reason"].contains("refused");
+        if is_silent { Ok(()) } else { Err(format!("{row:?}")) }
+    });
+    leaving.begin();
 
     let enroll = format!("SELECT fleet.enroll_worker('{}', {})", leaving.address, leaving.port);
     until("it is clean for the controller too", SOON, || {

@@ -113,6 +113,19 @@ fn a_removed_server_is_cleaned_also_when_no_source_names_it_and_nobody_else_is_t
 }
 
 #[test]
+fn nobody_at_the_address_of_a_removed_server_is_that_server() {
+    let failing = |is_clean, kind| out(is_clean, server(9)).failing("10.0.0.9", kind);
+    let clean = failing(true, ProbeFailureKind::Refused);
+    assert_eq!(clean.gives(State::Removed, &["remove_worker; ", "refused"]).remedy, None);
+    failing(false, ProbeFailureKind::Timeout).gives(State::Removed, &["to be cleaned"]);
+    // Somebody answers there, and might be somebody new.
+    failing(true, ProbeFailureKind::WrongPassword).gives(State::Unreachable, &["authentication"]);
+    let mut elsewhere = fleet().candidate("10.0.0.8").down("10.0.0.8");
+    elsewhere.coordinator.removed.push(removed(true));
+    elsewhere.gives(State::Unreachable, &["refused"]);
+}
+
+#[test]
 fn another_server_at_its_address_is_nobody_that_was_removed() {
     out(false, server(8)).plan().registers_only(&["10.0.0.9"]);
 }
