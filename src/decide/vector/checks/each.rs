@@ -59,14 +59,7 @@ pub fn each_placement<'f, 'a, W>(
     look: impl Fn(Place<'f, 'a>) -> Option<W>,
     tell: impl Fn(Place<'f, 'a>, W, bool) -> Finding,
 ) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    for table in &fleet.tables {
-        let seen: Vec<(Place<'f, 'a>, W)> =
-            places(table).filter_map(|place| Some((place, look(place)?))).collect();
-        let everywhere = seen.len() == table.placements.len();
-        findings.extend(seen.into_iter().map(|(place, what)| tell(place, what, everywhere)));
-    }
-    findings
+    fleet.tables.iter().flat_map(|table| told(table, places(table), &look, &tell)).collect()
 }
 
 /// Looks at every index on every placement, and tells of those where something was seen.
@@ -81,13 +74,22 @@ pub fn each_index<'f, 'a, W>(
             let spots = places(table).filter_map(|place| {
                 Some(Spot { place, shell, index: place.placement.counterpart(shell)? })
             });
-            let seen: Vec<(Spot<'f, 'a>, W)> =
-                spots.filter_map(|spot| Some((spot, look(spot)?))).collect();
-            let everywhere = seen.len() == table.placements.len();
-            findings.extend(seen.into_iter().map(|(spot, what)| tell(spot, what, everywhere)));
+            findings.extend(told(table, spots, &look, &tell));
         }
     }
     findings
+}
+
+/// What is told of those among a table's placements where something was seen.
+fn told<S: Copy, W>(
+    table: &Table<'_>,
+    spots: impl Iterator<Item = S>,
+    look: impl Fn(S) -> Option<W>,
+    tell: impl Fn(S, W, bool) -> Finding,
+) -> Vec<Finding> {
+    let seen: Vec<(S, W)> = spots.filter_map(|spot| Some((spot, look(spot)?))).collect();
+    let everywhere = seen.len() == table.placements.len();
+    seen.into_iter().map(|(spot, what)| tell(spot, what, everywhere)).collect()
 }
 
 fn places<'f, 'a>(table: &'f Table<'a>) -> impl Iterator<Item = Place<'f, 'a>> {
