@@ -219,10 +219,14 @@ pub struct Removed {
 }
 
 impl Removed {
+    /// Where it answered when it was removed.
+    pub fn endpoint(&self) -> Option<SocketAddr> {
+        Some(SocketAddr::new(self.address?, self.nodeport))
+    }
+
     /// Where to look for it, whatever the sources say, until it is clean.
     pub fn endpoint_to_clean(&self) -> Option<SocketAddr> {
-        let address = self.address.filter(|_| !self.is_clean)?;
-        Some(SocketAddr::new(address, self.nodeport))
+        self.endpoint().filter(|_| !self.is_clean)
     }
 }
 

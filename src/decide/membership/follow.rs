@@ -7,7 +7,7 @@ use crate::decide::model::{Action, Candidate, Change, Lineage, State, Subject};
 use crate::decide::policy::OnAbsent;
 use crate::decide::registered::Registered;
 use crate::decide::verdict::Verdict;
-use crate::decide::whereabouts::{FRESH, Missing, Whereabouts, whereabouts};
+use crate::decide::whereabouts::{Missing, Whereabouts, whereabouts};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
@@ -114,8 +114,7 @@ impl<'a> Planner<'a> {
     fn reactivate(&self, known: &Registered<'_>, verdict: Verdict) -> Followed {
         let (nodename, nodeport) = (known.row.nodename.clone(), known.row.nodeport);
         let change = Change::Reactivate { nodeid: known.row.nodeid, nodename, nodeport };
-        let is_stale = |probe_at| self.seen.now.monotonic.saturating_sub(probe_at) > FRESH;
-        if known.server.is_some_and(|(.., probe)| is_stale(probe.at)) {
+        if known.server.is_some_and(|(.., probe)| self.is_stale(probe.at)) {
             return Followed { recheck: known.endpoints.clone(), ..Followed::nothing(verdict) };
         }
         self.propose(known, verdict, change, Action::Reactivate, "it was absent and is back")

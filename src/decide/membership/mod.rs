@@ -21,6 +21,7 @@ use follow::Followed;
 pub use own_address::own_address;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 /// What everything observed means, and what is to be done about it.
 pub fn plan(seen: &Observation<'_>, policy: &Policy) -> Plan {
@@ -345,10 +346,10 @@ impl<'a> Planner<'a> {
         {
             return withheld;
         }
-        let is_old = |at| self.seen.now.monotonic.saturating_sub(at) > FRESH;
         // Citus will look the name up itself: that it leads here alone has to be true now.
         let is_named = nodename != endpoint.ip().to_string();
-        if is_old(probe.at) || (is_named && probe.named_at.is_none_or(is_old)) {
+        let is_stale = |at| self.is_stale(at);
+        if is_stale(probe.at) || (is_named && probe.named_at.is_none_or(is_stale)) {
             self.plan.recheck.push(endpoint);
             return Verdict::without_remedy(State::Ready, "it is checked once more");
         }
@@ -359,6 +360,11 @@ impl<'a> Planner<'a> {
             lineage: server.lineage(),
         });
         Verdict::without_remedy(State::Ready, "it is being registered")
+    }
+
+    /// Whether an answer of that time is too old to act on.
+    fn is_stale(&self, at: Duration) -> bool {
+        self.seen.now.monotonic.saturating_sub(at) > FRESH
     }
 
     /// Why a change waits: the fleet may not change anything, or the last attempt failed just now.

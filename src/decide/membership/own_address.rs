@@ -6,7 +6,6 @@ use super::Planner;
 use crate::decide::model::{Coordinator, Observation, Server, State};
 use crate::decide::policy::Policy;
 use crate::decide::verdict::Verdict;
-use crate::decide::whereabouts::FRESH;
 use std::net::SocketAddr;
 
 const REMEDY: &str = "Set citus_fleet.coordinator_host to a name or an address of this server alone. Nothing is to be done on a server that is to become a worker of the coordinator there.";
@@ -69,7 +68,7 @@ impl Planner<'_> {
     pub(super) fn own_address(&mut self) -> Option<Verdict> {
         let is_old = |at| {
             let probe = self.seen.probes.get(at);
-            probe.is_some_and(|probe| self.seen.now.monotonic.saturating_sub(probe.at) > FRESH)
+            probe.is_some_and(|probe| self.is_stale(probe.at))
         };
         let old: Vec<SocketAddr> =
             self.seen.own_endpoints.iter().filter(|at| is_old(at)).copied().collect();

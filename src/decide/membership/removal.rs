@@ -54,10 +54,7 @@ impl<'a> Planner<'a> {
         use ProbeFailureKind as Kind;
         let unreachable = Verdict::unreachable(failure);
         let mut removed = self.seen.coordinator.removed.iter();
-        let was_here = |removed: &&Removed| {
-            removed.address == Some(endpoint.ip()) && removed.nodeport == endpoint.port()
-        };
-        match removed.find(was_here) {
+        match removed.find(|removed| removed.endpoint() == Some(endpoint)) {
             Some(removed)
                 if matches!(failure.kind, Kind::Refused | Kind::Timeout | Kind::NoRoute) =>
             {
