@@ -1,8 +1,8 @@
 //! Owns the errors a caller can meet, each with its SQLSTATE and a hint that says what to do.
 //! Must not carry secrets: messages of libpq and of the server pass through `one_line` first.
 
-use crate::decide::model::ProbeFailure;
-use crate::decide::recall::ask::BadAsk;
+use decide::login::LoginFailure;
+use decide::search::recall::ask::BadAsk;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use pgrx::spi::SpiError;
@@ -222,8 +222,8 @@ impl From<SpiError> for Error {
 }
 
 /// What another server, or libpq, says; in one line already.
-impl From<ProbeFailure> for Error {
-    fn from(failure: ProbeFailure) -> Self {
+impl From<LoginFailure> for Error {
+    fn from(failure: LoginFailure) -> Self {
         Self::Internal(failure.message)
     }
 }

@@ -4,11 +4,16 @@
 //! writes Citus's metadata, `worker` runs the three in a loop, `sql_api` is what SQL sees of it.
 
 mod apply;
-mod decide;
+mod backend;
+mod board;
 mod error;
 mod http;
 mod metrics;
+mod net;
 mod observe;
+mod recall_results;
+mod sampler;
+mod session;
 mod settings;
 mod sql_api;
 mod worker;
@@ -62,7 +67,7 @@ pub extern "C-unwind" fn _PG_init() {
     let preloaded = unsafe { pg_sys::process_shared_preload_libraries_in_progress };
     settings::define(preloaded);
     if preloaded {
-        worker::board::reserve();
+        board::reserve();
         worker::register::controller();
         http::worker::register();
     }

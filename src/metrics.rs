@@ -12,15 +12,15 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicU64;
 
-use crate::decide::model::State;
-use crate::decide::vector::finding::Status;
+use decide::condition::Condition;
+use decide::membership::model::State;
 
 type Labels = Vec<(&'static str, String)>;
 type Ratio = Gauge<f64, AtomicU64>;
 type Gauges = Family<Labels, Ratio>;
 
 /// The statuses of vector health, from the best to the worst.
-const STATUSES: [&str; 4] = Status::NAMES;
+const STATUSES: [&str; 4] = Condition::NAMES;
 
 /// The text of `fleet.metrics()` and of `/metrics`.
 ///
@@ -244,7 +244,7 @@ impl Page {
     fn nodes(&mut self, nodes: &[Value]) {
         let health = self.family(
             "vector_node_status",
-            "Status of a node for vector search: 1 for the one it is, 0 for the others",
+            "Condition of a node for vector search: 1 for the one it is, 0 for the others",
         );
         let fit = self.family(
             "vector_memory_fit_ratio",
@@ -319,7 +319,7 @@ impl Page {
         let live = self.family("vector_shard_rows", "Rows of a placement, estimated");
         let health = self.family(
             "vector_shard_status",
-            "Status of a placement: 1 for the one it is, 0 for the others",
+            "Condition of a placement: 1 for the one it is, 0 for the others",
         );
         for row in shards {
             let labels = vec![

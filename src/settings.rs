@@ -1,10 +1,10 @@
 //! Owns the settings `citus_fleet.*`: their definition, their checks, and one plain value of them all.
 //! Must not act on a setting.
 
-use crate::decide::networks::{NameSuffixes, Networks};
-use crate::decide::policy::{NodeNames, OnAbsent, Policy};
-use crate::decide::sources::{parse_host_port, parse_sources};
-use crate::decide::vector::fleet::Thresholds;
+use decide::configuration::networks::{NameSuffixes, Networks};
+use decide::configuration::policy::{NodeNames, OnAbsent, Policy};
+use decide::configuration::sources::{parse_host_port, parse_sources};
+use decide::search::vector::fleet::Thresholds;
 use pgrx::prelude::*;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, pg_guard};
 use std::ffi::{CStr, CString, c_char, c_int, c_void};

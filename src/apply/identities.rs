@@ -1,8 +1,8 @@
 //! Owns `fleet.identities`: who each registered worker is, in the transaction of the change it goes with.
 //! Must not overwrite an identity: a row whose server is another one is never made to fit.
 
-use crate::decide::model::Lineage;
 use crate::error::Error;
+use decide::membership::model::Lineage;
 use pgrx::prelude::*;
 
 /// Records whose server a node is, once, and the highest timeline it has come to. A server that was

@@ -3,10 +3,10 @@
 //! way if the server ever joined again.
 //! Must not drop anything unless the server is that one and in no cluster, in the same transaction.
 
-use crate::decide::model::Change;
 use crate::error::Error;
-use crate::observe::credentials::Credentials;
-use crate::observe::login::Login;
+use crate::net::credentials::Credentials;
+use crate::net::login::Login;
+use decide::membership::model::Change;
 use pgrx::prelude::*;
 use std::time::Duration;
 

@@ -2,9 +2,9 @@
 //! changes another server.
 //! Must not decide what to change, nor wait without a deadline.
 
-pub mod citus_nodes;
 pub mod identities;
 pub mod leftovers;
+pub mod nodes;
 pub mod pause;
 pub mod removal;
 pub mod search_options;

@@ -4,10 +4,11 @@
 //! hold a lock on meanwhile.
 
 use super::pause;
-use crate::decide::model::NodeRow;
+use crate::backend::catalog::{self, read_one};
+use crate::backend::signals::StatementDeadline;
 use crate::error::Error;
-use crate::observe::citus_nodes::{self as catalogs, read_one};
-use crate::worker::signals::StatementDeadline;
+use crate::observe::coordinator;
+use decide::membership::model::DistNode;
 use pgrx::PgTryBuilder;
 use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
@@ -17,7 +18,7 @@ use std::time::{Duration, Instant};
 
 /// A worker, and what its removal depends on.
 #[derive(Debug)]
-pub struct Node {
+pub struct Leaving {
     pub nodeid: i32,
     pub groupid: i32,
     /// Another active node takes shards.
@@ -34,13 +35,13 @@ pub struct Held {
 }
 
 /// The primary worker of that name and port.
-pub fn find(nodename: &str, nodeport: i32) -> Result<Option<Node>, Error> {
-    let (coordinator, _) = as_it_is_now(|| catalogs::read(false))?;
+pub fn find(nodename: &str, nodeport: i32) -> Result<Option<Leaving>, Error> {
+    let (coordinator, _) = as_it_is_now(|| coordinator::read(false))?;
     let mut workers = coordinator.worker_rows();
     let row = workers.find(|row| row.nodename == nodename && i32::from(row.nodeport) == nodeport);
     let takes_shards =
-        |other: &NodeRow| other.is_primary && other.isactive && other.shouldhaveshards;
-    Ok(row.map(|row| Node {
+        |other: &DistNode| other.is_primary && other.isactive && other.shouldhaveshards;
+    Ok(row.map(|row| Leaving {
         nodeid: row.nodeid,
         groupid: row.groupid,
         has_elsewhere: coordinator
@@ -64,7 +65,7 @@ pub fn held(groupid: i32) -> Result<Vec<Held>, Error> {
            JOIN pg_catalog.pg_dist_partition t ON t.logicalrelid OPERATOR(pg_catalog.=) s.logicalrelid
            WHERE p.groupid OPERATOR(pg_catalog.=) $1 AND t.repmodel OPERATOR(pg_catalog.<>) 't'
            GROUP BY s.logicalrelid ORDER BY 1) h";
-    as_it_is_now(|| catalogs::value(statement, &[groupid.into()]))
+    as_it_is_now(|| catalog::value(statement, &[groupid.into()]))
 }
 
 /// Whether something of an interrupted move is left on the node that is not a table: a replication
@@ -97,7 +98,7 @@ const DEADLINE: Duration = Duration::from_secs(15);
 /// away only where `answers`: the server at its address is known to be it.
 ///
 /// Errors: 55000 once the fleet is paused; 42704 when the node is gone; 55P03 after the deadline.
-pub fn remove(node: &Node, answers: bool) -> Result<bool, Error> {
+pub fn remove(node: &Leaving, answers: bool) -> Result<bool, Error> {
     let started = Instant::now();
     PgTryBuilder::new(AssertUnwindSafe(|| {
         let _deadline = StatementDeadline::start(DEADLINE);
@@ -113,7 +114,7 @@ pub fn remove(node: &Node, answers: bool) -> Result<bool, Error> {
     .execute()
 }
 
-fn take_out(node: &Node, answers: bool) -> Result<bool, Error> {
+fn take_out(node: &Leaving, answers: bool) -> Result<bool, Error> {
     pause::hold_off()?;
     // The node may have moved since it was looked up: nobody moves it now.
     Spi::run("LOCK TABLE pg_catalog.pg_dist_node IN EXCLUSIVE MODE")?;

@@ -1,14 +1,14 @@
 //! Owns what is served, made from one collection: the same snapshot, rows and report that SQL shows.
 //! Must not read anything but what a member of `pg_monitor` may.
 
-use crate::decide::condition;
-use crate::decide::model::State;
-use crate::decide::vector::finding::Status;
+use crate::backend::catalog::read_one;
+use crate::backend::transaction::transaction;
+use crate::board;
 use crate::error::Error;
 use crate::metrics;
-use crate::observe::citus_nodes::read_one;
-use crate::worker::board;
-use crate::worker::containment::transaction;
+use decide::condition;
+use decide::condition::Condition;
+use decide::membership::model::State;
 use hyper::body::Bytes;
 use pgrx::JsonB;
 use serde_json::{Value, json};
@@ -42,7 +42,7 @@ pub fn readiness() -> (bool, Bytes) {
     let snapshot = board::snapshot().ok().flatten();
     let snapshot: Value =
         snapshot.and_then(|json| serde_json::from_str(&json).ok()).unwrap_or_default();
-    let is_ready = controller(&snapshot) == Status::Green;
+    let is_ready = controller(&snapshot) == Condition::Green;
     (is_ready, text(&json!({ "ready": is_ready, "controller": snapshot["status"] })))
 }
 
@@ -71,7 +71,7 @@ fn make(snapshot: Value, vector: Value, events: &Value) -> Papers {
     let search = &vector["health"];
     let worst = [status(&fleet), status(search)].into_iter().max().unwrap_or_default();
     Papers {
-        is_well: worst != Status::Red,
+        is_well: worst != Condition::Red,
         health: text(&json!({ "status": worst, "fleet": fleet, "search": search })),
         workers: text(&json!({
             "controller": snapshot["status"], "workers": snapshot["workers"], "events": events,
@@ -87,7 +87,7 @@ fn text(value: &Value) -> Bytes {
     value.to_string().into()
 }
 
-fn controller(snapshot: &Value) -> Status {
+fn controller(snapshot: &Value) -> Condition {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
     condition::of_controller(snapshot["status"]["last_cycle"].as_f64().map(|at| now - at))
 }
@@ -98,16 +98,16 @@ fn fleet(snapshot: &Value) -> Value {
     let workers = snapshot["workers"].as_array().map_or(&[][..], Vec::as_slice);
     let mut worst = controller;
     let mut symptoms = Vec::new();
-    if controller != Status::Green {
+    if controller != Condition::Green {
         symptoms.push(json!({ "status": controller, "reason": "the controller has finished no cycle for a minute" }));
     }
     for worker in workers {
         let Ok(state) = serde_json::from_value::<State>(worker["state"].clone()) else {
             continue;
         };
-        let status = condition::of_worker(state, worker["nodeid"].is_number());
+        let status = state.condition(worker["nodeid"].is_number());
         worst = worst.max(status);
-        if status != Status::Green {
+        if status != Condition::Green {
             symptoms.push(json!({
                 "status": status, "nodename": worker["nodename"], "nodeport": worker["nodeport"],
                 "state": state, "reason": worker["reason"], "remedy": worker["remedy"],
@@ -117,6 +117,6 @@ fn fleet(snapshot: &Value) -> Value {
     json!({ "status": worst, "symptoms": symptoms })
 }
 
-fn status(report: &Value) -> Status {
-    serde_json::from_value(report["status"].clone()).unwrap_or(Status::Unknown)
+fn status(report: &Value) -> Condition {
+    serde_json::from_value(report["status"].clone()).unwrap_or(Condition::Unknown)
 }

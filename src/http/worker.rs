@@ -5,9 +5,10 @@
 use super::documents;
 use super::server::accept;
 use super::shelf::Shelf;
+use crate::backend::{connection, signals};
+use crate::board;
 use crate::error::Error;
 use crate::settings;
-use crate::worker::{board, connection, signals};
 use pgrx::bgworkers::{BackgroundWorkerBuilder, BgWorkerStartTime};
 use pgrx::prelude::*;
 use std::net::SocketAddr;

@@ -1,11 +1,7 @@
-//! Owns looking: DNS, logins to other servers, the coordinator's own catalogs. Reads only.
+//! Owns looking: what DNS and other servers say, and the coordinator's own catalogs. Reads only.
 //! Must not change anything, anywhere, and must not decide what an observation means.
 
-pub mod ask;
-pub mod citus_nodes;
-pub mod credentials;
-pub mod dns;
-pub mod login;
+pub mod coordinator;
 pub mod naming;
 pub mod network;
 pub mod probe;

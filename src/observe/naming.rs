@@ -1,10 +1,10 @@
 //! Owns finding a name that leads to one address alone, as the resolver that Citus uses sees it.
 //! Must not choose between servers: whether two addresses are one server is for `decide` to say.
 
-use super::dns::{Dns, Resolvers};
-use crate::decide::model::Naming;
-use crate::decide::names::HostName;
-use crate::decide::policy::NameOrigin;
+use crate::net::dns::{Dns, Resolvers};
+use decide::configuration::names::HostName;
+use decide::configuration::policy::NameOrigin;
+use decide::membership::model::Naming;
 use std::net::IpAddr;
 use std::time::Duration;
 

@@ -1,27 +1,23 @@
-//! Owns the async runtime of the controller: everything that talks to the network runs in here,
-//! outside any transaction, and gives way to a signal at any moment.
-//! Must not call PostgreSQL from inside the runtime, except to see whether a signal has come.
+//! Owns what the controller asks the network: the names of one pass, and the probes that are under way
+//! from one cycle to the next.
+//! Must not be used inside a transaction.
 
-use super::dns::{Dns, Resolvers};
 use super::naming;
-use super::probe::{Questions, Target};
-use crate::decide::discovery::{DnsFailure, SourceAnswer};
-use crate::decide::model::{Naming, NodeRow, ProbeResult};
-use crate::decide::names::HostName;
-use crate::decide::policy::{NameOrigin, Policy};
-use crate::worker::signals;
-use futures_util::StreamExt;
+use super::probe::{Prober, Visit};
+use crate::backend::signals;
+use crate::error::Error;
+use crate::net::crowd::Crowd;
+use crate::net::dns::{Dns, Resolvers};
+use decide::configuration::names::HostName;
+use decide::configuration::policy::{NameOrigin, Policy};
+use decide::membership::discovery::{DnsFailure, SourceAnswer};
+use decide::membership::model::{DistNode, Naming, ProbeResult};
 use futures_util::future::join_all;
-use futures_util::stream::FuturesUnordered;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
-
-/// How long a signal may go unnoticed while the network is waited for.
-const HEARTBEAT: Duration = Duration::from_millis(50);
 
 /// What DNS gave in one pass.
 pub struct Names {
@@ -43,24 +39,15 @@ pub struct Answered {
     pub naming: Option<Option<Naming>>,
 }
 
-/// The runtime, and the probes that have not come back yet.
+/// The probes that have not come back yet, and whatever else the controller asks the network.
 pub struct Network {
-    runtime: tokio::runtime::Runtime,
-    underway: FuturesUnordered<Pin<Box<dyn Future<Output = Answered>>>>,
+    crowd: Crowd<'static, Answered>,
     asked: BTreeSet<SocketAddr>,
-    answers: Vec<Answered>,
 }
 
 impl Network {
-    pub fn new() -> std::io::Result<Self> {
-        // One thread, this one: PostgreSQL's signal handlers must not run on another.
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        Ok(Self {
-            runtime,
-            underway: FuturesUnordered::new(),
-            asked: BTreeSet::new(),
-            answers: Vec::new(),
-        })
+    pub fn new() -> Result<Self, Error> {
+        Ok(Self { crowd: Crowd::new()?, asked: BTreeSet::new() })
     }
 
     /// Asks all sources, and where the given rows of `pg_dist_node` and the coordinator's own address
@@ -69,10 +56,10 @@ impl Network {
         &self,
         policy: &Policy,
         resolvers: &Resolvers,
-        nodes: &[&NodeRow],
+        nodes: &[&DistNode],
         own: Option<(&str, u16)>,
     ) -> Option<Names> {
-        let asking = async {
+        self.crowd.perform(async {
             let sources = async {
                 match resolvers.of_sources() {
                     Ok(dns) => dns.ask(&policy.sources, policy.max_workers).await,
@@ -97,103 +84,57 @@ impl Network {
             let (sources, rows, own) = futures_util::join!(sources, rows, own);
             let nodes = rows.into_iter().flatten().collect();
             Names { sources, nodes, own: own.unwrap_or_default() }
-        };
-        run(&self.runtime, signals::interrupted, asking)
+        })
     }
 
     /// Starts a probe, unless the endpoint's last one is still underway. `origins` says where to
     /// look for a name of the endpoint first, if at all.
     pub fn start(
         &mut self,
-        questions: &Rc<Questions>,
-        mut target: Target,
+        prober: &Rc<Prober>,
+        mut visit: Visit,
         origins: Option<Vec<NameOrigin>>,
     ) {
-        if !self.asked.insert(target.endpoint) {
+        if !self.asked.insert(visit.endpoint) {
             return;
         }
-        let questions = Rc::clone(questions);
-        self.underway.push(Box::pin(async move {
-            let endpoint = target.endpoint;
+        let prober = Rc::clone(prober);
+        self.crowd.join(async move {
+            let endpoint = visit.endpoint;
             let naming = match origins {
                 Some(origins) => {
-                    let (resolvers, deadline) = (&questions.resolvers, questions.deadline);
+                    let (resolvers, deadline) = (&prober.resolvers, prober.deadline);
                     Some(naming::find(endpoint.ip(), &origins, resolvers, deadline).await)
                 }
                 None => None,
             };
             if let Some(Some(naming)) = &naming {
-                target.name = naming.name.to_string();
+                visit.name = naming.name.to_string();
             }
             let started = Instant::now();
-            let result = questions.ask(&target).await;
+            let result = prober.ask(&visit).await;
             Answered { endpoint, result, asked: started, round_trip: started.elapsed(), naming }
-        }));
+        });
     }
 
-    /// Waits for answers until all are in or `patience` is over: a slow endpoint costs the others
-    /// no more than that, and is heard later. `None` on a signal.
+    /// Waits for answers until all are in or `patience` is over. `None` on a signal.
     pub fn collect(&mut self, patience: Duration) -> Option<Vec<Answered>> {
-        let (underway, answers) = (&mut self.underway, &mut self.answers);
-        let collecting = async {
-            let all = async {
-                while let Some(answered) = underway.next().await {
-                    answers.push(answered);
-                }
-            };
-            let _ = tokio::time::timeout(patience, all).await;
-        };
-        let finished = run(&self.runtime, signals::interrupted, collecting);
-        finished.map(|()| self.take_answers())
-    }
-
-    fn take_answers(&mut self) -> Vec<Answered> {
-        let answers = std::mem::take(&mut self.answers);
+        let answers = self.crowd.collect(patience, signals::interrupted)?;
         for answered in &answers {
             self.asked.remove(&answered.endpoint);
         }
-        answers
+        Some(answers)
     }
 
     /// Does something else that talks to a server. `None` on a signal.
     pub fn perform<T>(&self, work: impl Future<Output = T>) -> Option<T> {
-        run(&self.runtime, signals::interrupted, work)
+        self.crowd.perform(work)
     }
 
     /// Waits until the time is over, a probe comes back, or somebody wants something.
     pub fn wait(&mut self, time: Duration) {
-        if self.underway.is_empty() {
-            signals::sleep(time);
-            return;
-        }
-        let (underway, answers) = (&mut self.underway, &mut self.answers);
-        let waiting = async {
-            if let Ok(Some(answered)) = tokio::time::timeout(time, underway.next()).await {
-                answers.push(answered);
-            }
-        };
-        run(&self.runtime, signals::woken, waiting);
+        self.crowd.wait(time);
     }
-}
-
-/// Runs `work` until it is done or `stop` says so.
-pub fn run<T>(
-    runtime: &tokio::runtime::Runtime,
-    stop: fn() -> bool,
-    work: impl Future<Output = T>,
-) -> Option<T> {
-    runtime.block_on(async {
-        let stopped = async {
-            while !stop() {
-                tokio::time::sleep(HEARTBEAT).await;
-            }
-        };
-        tokio::select! {
-            biased;
-            () = stopped => None,
-            done = work => Some(done),
-        }
-    })
 }
 
 fn unasked(source: String, why: &str) -> SourceAnswer {

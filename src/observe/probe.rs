@@ -1,21 +1,20 @@
 //! Owns one probe: log in to an endpoint, ask what the server is, and bring back its identity.
 //! Must not change anything there; both statements only read catalogs.
 
-use super::credentials::Credentials;
-use super::dns::Resolvers;
-use super::login::Login;
-use crate::decide::model::{
-    Coordinator, ExtensionState, Membership, ProbeFailure, ProbeFailureKind, ProbeResult, Server,
-};
 use crate::error::one_line;
+use crate::net::ask::{self, Bounds, late};
+use crate::net::credentials::Credentials;
+use crate::net::dns::Resolvers;
 use crate::settings::Settings;
+use decide::login::{LoginFailure, LoginFailureKind};
+use decide::membership::model::{Coordinator, ExtensionState, Membership, ProbeResult, Server};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 /// What every probe of a pass asks with.
-pub struct Questions {
+pub struct Prober {
     pub credentials: Credentials,
     pub resolvers: Resolvers,
     pub deadline: Duration,
@@ -25,7 +24,7 @@ pub struct Questions {
 
 /// An endpoint to be probed.
 #[derive(Clone, Debug)]
-pub struct Target {
+pub struct Visit {
     pub endpoint: SocketAddr,
     /// The name that Citus uses, or would use, for it.
     pub name: String,
@@ -33,7 +32,7 @@ pub struct Target {
     pub nodeid: Option<i32>,
 }
 
-impl Questions {
+impl Prober {
     pub fn new(credentials: Credentials, coordinator: &Coordinator, settings: &Settings) -> Self {
         let deadline = settings.probe_timeout;
         let versions = serde_json::json!({
@@ -56,21 +55,18 @@ impl Questions {
     }
 
     /// Probes one endpoint within the deadline.
-    pub async fn ask(&self, target: &Target) -> ProbeResult {
-        tokio::time::timeout(self.deadline, self.interview(target)).await.unwrap_or_else(|_| {
-            let message = format!("nothing within {} ms", self.deadline.as_millis());
-            Err(ProbeFailure { kind: ProbeFailureKind::Timeout, message })
-        })
+    pub async fn ask(&self, visit: &Visit) -> ProbeResult {
+        tokio::time::timeout(self.deadline, self.interview(visit))
+            .await
+            .unwrap_or_else(|_| Err(late(self.deadline)))
     }
 
-    async fn interview(&self, target: &Target) -> ProbeResult {
-        let parameters = self
-            .credentials
-            .parameters(&target.name, target.endpoint, target.nodeid)
-            .map_err(|message| ProbeFailure { kind: ProbeFailureKind::Other, message })?;
-        let mut login = Login::connect(&parameters).await?;
+    async fn interview(&self, visit: &Visit) -> ProbeResult {
+        let Visit { endpoint, name, nodeid } = visit;
+        let bounds = Bounds { login: self.deadline, deadline: self.deadline };
+        let mut login = ask::visit(name, *endpoint, *nodeid, bounds, &self.credentials).await?;
         // A registered worker has relations of these names because Citus has put them there.
-        let tables = target.nodeid.map_or(self.distributed_tables.as_str(), |_| "{}");
+        let tables = visit.nodeid.map_or(self.distributed_tables.as_str(), |_| "{}");
         let answer =
             login.value(include_str!("probe_server.sql"), &[&self.versions, tables]).await?;
         let mut facts: ServerFacts = parse(&answer)?;
@@ -117,9 +113,9 @@ struct ServerFacts {
     index_builds: u32,
 }
 
-fn parse<'a, T: Deserialize<'a>>(answer: &'a str) -> Result<T, ProbeFailure> {
-    serde_json::from_str(answer).map_err(|error| ProbeFailure {
-        kind: ProbeFailureKind::Protocol,
+fn parse<'a, T: Deserialize<'a>>(answer: &'a str) -> Result<T, LoginFailure> {
+    serde_json::from_str(answer).map_err(|error| LoginFailure {
+        kind: LoginFailureKind::Protocol,
         message: one_line(&format!("unexpected answer: {error}")),
     })
 }

@@ -1,11 +1,13 @@
 //! Owns what an option of searches is on a node, and whether the node would take another value.
 //! Must not set anything.
 
-use super::ask::{Answer, Peer, Question, ask};
-use super::citus_nodes as local;
-use crate::decide::search_options::is_of_vector;
+use crate::backend::catalog;
+use crate::backend::transaction::contained;
 use crate::error::Error;
-use crate::worker::containment::contained;
+use crate::net::ask::{Answer, Bounds, Question, ask};
+use crate::observe::coordinator::credentials;
+use decide::node::Node;
+use decide::search::options::is_of_vector;
 use pgrx::{PgLogLevel, pg_sys};
 use serde::{Deserialize, Serialize};
 use std::ffi::CString;
@@ -13,17 +15,16 @@ use std::time::Duration;
 
 /// What new sessions start with.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Setting {
+pub struct OptionValue {
     pub before: Option<String>,
     pub after: Option<String>,
 }
 
-/// A primary of `pg_dist_node`, the coordinator left out.
+/// A primary of `pg_dist_node`.
 #[derive(Clone, Debug, Deserialize)]
-pub struct Node {
-    pub nodeid: i32,
-    pub nodename: String,
-    pub nodeport: u16,
+pub struct Primary {
+    #[serde(flatten)]
+    pub node: Node,
     pub isactive: bool,
 }
 
@@ -31,7 +32,7 @@ pub struct Node {
 ///
 /// Errors: those of SET for a value that is not accepted, or a setting that is not known; 58P01
 /// where the library of pgvector is not there.
-pub fn check(option: &str, value: Option<&str>) -> Result<Setting, Error> {
+pub fn check(option: &str, value: Option<&str>) -> Result<OptionValue, Error> {
     let c_string =
         |text: &str| CString::new(text).map_err(|_| Error::Internal("a zero byte".into()));
     // Contained, because pgrx would add its own to the DETAIL of an ERROR that passes it.
@@ -54,21 +55,21 @@ pub fn check(option: &str, value: Option<&str>) -> Result<Setting, Error> {
         }
         Ok(())
     })?;
-    local::value(include_str!("search_option.sql"), &[option.into(), value.into()])
+    catalog::value(include_str!("search_option.sql"), &[option.into(), value.into()])
 }
 
 /// The other nodes of the cluster, and the name of this one.
-pub fn nodes() -> Result<(Option<Node>, Vec<Node>), Error> {
-    if !local::is_installed(c"citus") {
+pub fn nodes() -> Result<(Option<Primary>, Vec<Primary>), Error> {
+    if !catalog::is_installed(c"citus") {
         return Ok((None, Vec::new()));
     }
     #[derive(Deserialize)]
     struct Row {
         groupid: i32,
         #[serde(flatten)]
-        node: Node,
+        primary: Primary,
     }
-    let rows: Vec<Row> = local::value(
+    let rows: Vec<Row> = catalog::value(
         "SELECT COALESCE(pg_catalog.json_agg(pg_catalog.json_build_object(
            'groupid', d.groupid, 'nodeid', d.nodeid, 'nodename', d.nodename,
            'nodeport', d.nodeport, 'isactive', d.isactive) ORDER BY d.nodeid), '[]')::pg_catalog.text
@@ -77,17 +78,17 @@ pub fn nodes() -> Result<(Option<Node>, Vec<Node>), Error> {
         &[],
     )?;
     let (own, others): (Vec<Row>, Vec<Row>) = rows.into_iter().partition(|row| row.groupid == 0);
-    let own = own.into_iter().next().map(|row| row.node);
-    Ok((own, others.into_iter().map(|row| row.node).collect()))
+    let own = own.into_iter().next().map(|row| row.primary);
+    Ok((own, others.into_iter().map(|row| row.primary).collect()))
 }
 
 /// Lets other nodes check, all at the same time.
 pub fn check_on(
-    nodes: &[Node],
+    nodes: &[Primary],
     option: &str,
     value: Option<&str>,
     deadline: Duration,
-) -> Result<Vec<Result<Setting, String>>, Error> {
+) -> Result<Vec<Result<OptionValue, String>>, Error> {
     // The question's parameters are never NULL.
     let statement = match value {
         Some(_) => "SELECT fleet.check_search_option($1, $2)::pg_catalog.text",
@@ -95,15 +96,11 @@ pub fn check_on(
     };
     let parameters: Vec<String> =
         [Some(option), value].into_iter().flatten().map(str::to_owned).collect();
-    let peer = |node: &Node| Peer {
-        nodeid: node.nodeid,
-        name: node.nodename.clone(),
-        port: node.nodeport,
-    };
-    let peers: Vec<(Peer, Vec<String>)> =
-        nodes.iter().map(|node| (peer(node), parameters.clone())).collect();
-    let question = Question { statement, login: deadline, deadline, most_bytes: 1 << 20 };
-    let answers = ask(&peers, &question, &local::credentials()?)?;
+    let nodes: Vec<(Node, Vec<String>)> =
+        nodes.iter().map(|primary| (primary.node.clone(), parameters.clone())).collect();
+    let question =
+        Question { statement, bounds: Bounds { login: deadline, deadline }, most_bytes: 1 << 20 };
+    let answers = ask(&nodes, &question, &credentials()?)?;
     let understood = |answer: Answer| {
         let text = answer.map_err(|failure| failure.message)?;
         serde_json::from_str(&text).map_err(|error| format!("unexpected answer: {error}"))

@@ -2,20 +2,20 @@
 //! controller saw last. No network.
 //! Must not judge.
 
-use super::snapshot_json;
-use crate::decide::doctor::{self, CitusFacts, Facts, Finding, HttpFacts, Token};
-use crate::decide::networks::Networks;
+use crate::backend::catalog::{is_installed, read_one, setting, value};
+use crate::board;
+use crate::board::report::Complaint;
 use crate::error::Error;
 use crate::http::gate;
-use crate::observe::citus_nodes::{is_installed, read_one, setting, value};
+use crate::session::snapshot_json;
 use crate::settings;
-use crate::worker::board;
-use crate::worker::status::Complaint;
+use decide::configuration::doctor::{self, Advice, CitusSettings, Facts, HttpFacts, Token};
+use decide::configuration::networks::Networks;
 use pgrx::pg_sys;
 use serde::Deserialize;
 
 /// Runs the checks of `fleet.doctor()`.
-pub fn examine() -> Result<Vec<Finding>, Error> {
+pub fn examine() -> Result<Vec<Advice>, Error> {
     Ok(doctor::examine(&facts()?))
 }
 
@@ -97,11 +97,11 @@ fn controller() -> Result<Option<String>, Error> {
     })
 }
 
-fn citus(complaint: Option<Complaint>) -> Result<Option<CitusFacts>, Error> {
+fn citus(complaint: Option<Complaint>) -> Result<Option<CitusSettings>, Error> {
     if !is_installed(c"citus") {
         return Ok(None);
     }
-    Ok(Some(CitusFacts {
+    Ok(Some(CitusSettings {
         own_host: read_one(
             "SELECT n.nodename FROM pg_catalog.pg_dist_node n
              WHERE n.groupid OPERATOR(pg_catalog.=) 0

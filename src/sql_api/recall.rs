@@ -1,12 +1,13 @@
 //! Owns what SQL sees of recall: its arguments, its privileges and its rows.
 //! Must not measure: a node does, for its own placements.
 
-use crate::decide::recall::ask::Ask;
-use crate::decide::recall::result::{Measured, Placed};
 use crate::error::Error;
 use crate::observe::recall::{self, cluster, target};
+use crate::recall_results;
+use crate::session;
 use crate::settings::Settings;
-use crate::worker::sampler::results;
+use decide::search::recall::ask::Ask;
+use decide::search::recall::result::{Measured, Placed};
 use pgrx::datum::Interval;
 use pgrx::prelude::*;
 
@@ -107,7 +108,7 @@ fn measure_here(
     sample: i32,
     budget_ms: i64,
 ) -> Result<Vec<Measured>, Error> {
-    super::require_superuser("fleet.shard_recall()")?;
+    session::require_superuser("fleet.shard_recall()")?;
     let ask = Ask::new(k, sample, budget_ms.saturating_mul(1000))?;
     Ok(recall::measure(relations, &ask))
 }
@@ -121,16 +122,16 @@ fn vector_recall_rows(
     let ask = Ask::new(k, sample, microseconds(budget))?;
     require_table(relation)?;
     target::may_read(relation)?;
-    let plan = cluster::plan(relation)?;
-    let mut rows = plan.measure_here(&ask);
-    if plan.is_distributed() {
+    let survey = cluster::survey(relation)?;
+    let mut rows = survey.measure_here(&ask);
+    if survey.is_distributed() {
         let settings = Settings::current().map_err(Error::Internal)?;
         let credentials = cluster::credentials()?;
-        rows.extend(plan.measure_elsewhere(&ask, &credentials, settings.probe_timeout)?);
+        rows.extend(survey.measure_elsewhere(&ask, &credentials, settings.probe_timeout)?);
     }
-    plan.check(&rows)?;
+    survey.check(&rows)?;
     if ask.is_to_be_kept() && may_write() {
-        results::store(relation, &ask, &rows)?;
+        recall_results::store(relation, &ask, &rows)?;
     }
     Ok(rows)
 }

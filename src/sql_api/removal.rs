@@ -1,8 +1,13 @@
 //! Owns the order of the steps of `fleet.remove_worker` and `fleet.enroll_worker`, and when they refuse.
 //! Must not take a step itself; `apply::removal` does.
 
-use super::{Error, autoregister, locks, require_coordinator, require_superuser, snapshot_json};
 use crate::apply::removal::{self, Held};
+use crate::backend::locks;
+use crate::error::Error;
+use crate::session::{
+    autoregister, require_coordinator, require_superuser, snapshot_json,
+    wake_controller_after_commit,
+};
 use pgrx::prelude::*;
 
 /// Removes a worker; with `transfer`, moves its shards away first, in that shard transfer mode.
@@ -40,7 +45,7 @@ pub fn remove(nodename: &str, nodeport: i32, transfer: Option<&str>) -> Result<(
         return Err(Error::HoldsRemains(name));
     }
     let is_recorded = removal::remove(&node, standing.is_itself)?;
-    super::wake_controller_after_commit();
+    wake_controller_after_commit();
     match (is_recorded, standing.is_itself) {
         (true, true) => {
             notice!("{name} is removed; SELECT fleet.enroll_worker(…) lets it join again")
@@ -64,7 +69,7 @@ pub fn enroll(nodename: &str, nodeport: i32) -> Result<(), Error> {
         None => Err(Error::NotRemoved(name())),
         Some(false) => Err(Error::NotClean(name())),
         Some(true) => {
-            super::wake_controller_after_commit();
+            wake_controller_after_commit();
             Ok(())
         }
     }

@@ -2,10 +2,11 @@
 //! Must not change anything before every node has agreed.
 
 use crate::apply::search_options as apply;
-use crate::decide::search_options::option;
+use crate::backend::catalog;
 use crate::error::Error;
-use crate::observe::citus_nodes as local;
-use crate::observe::search_option::{self, Setting};
+use crate::observe::search_option::{self, OptionValue, Primary};
+use crate::session;
+use decide::search::options::option;
 use pgrx::prelude::*;
 
 #[pg_schema]
@@ -61,36 +62,41 @@ pub mod fleet {
     }
 }
 
-fn checked(name: &str, value: Option<&str>) -> Result<Setting, Error> {
-    super::require_superuser("fleet.check_search_option()")?;
+fn checked(name: &str, value: Option<&str>) -> Result<OptionValue, Error> {
+    session::require_superuser("fleet.check_search_option()")?;
     let option = option(name).ok_or_else(|| Error::NoSuchOption(name.to_owned()))?;
     search_option::check(option, value)
 }
 
-fn set(name: &str, value: Option<&str>) -> Result<Vec<(String, u16, Setting)>, Error> {
-    super::require_superuser("fleet.set_search_option()")?;
-    super::require_primary("fleet.set_search_option()")?;
-    if let Some(group) = local::own_group()?.filter(|group| *group != 0) {
+fn set(name: &str, value: Option<&str>) -> Result<Vec<(String, u16, OptionValue)>, Error> {
+    session::require_superuser("fleet.set_search_option()")?;
+    session::require_primary("fleet.set_search_option()")?;
+    if let Some(group) = catalog::own_group()?.filter(|group| *group != 0) {
         return Err(Error::NotCoordinator { group });
     }
     let option = option(name).ok_or_else(|| Error::NoSuchOption(name.to_owned()))?;
     let (own, others) = search_option::nodes()?;
     let (name, port) = match own {
-        Some(node) => (node.nodename, node.nodeport),
+        Some(own) => (own.node.nodename, own.node.nodeport),
         None => ("localhost".to_owned(), crate::settings::own_port() as u16),
     };
     let mut rows = vec![(name, port, search_option::check(option, value)?)];
-    let (active, disabled): (Vec<_>, Vec<_>) = others.into_iter().partition(|node| node.isactive);
+    let (active, disabled): (Vec<_>, Vec<_>) =
+        others.into_iter().partition(|primary| primary.isactive);
     let answers =
         search_option::check_on(&active, option, value, crate::settings::health_timeout())?;
-    for (node, answer) in active.into_iter().zip(answers) {
+    for (Primary { node, .. }, answer) in active.into_iter().zip(answers) {
         let setting = answer.map_err(|message| Error::NodeDeclines {
             node: format!("{}:{}", node.nodename, node.nodeport),
             message,
         })?;
         rows.push((node.nodename, node.nodeport, setting));
     }
-    rows.extend(disabled.into_iter().map(|n| (n.nodename, n.nodeport, Setting::default())));
+    rows.extend(
+        disabled
+            .into_iter()
+            .map(|Primary { node, .. }| (node.nodename, node.nodeport, OptionValue::default())),
+    );
     apply::set(option, value)?;
     Ok(rows)
 }

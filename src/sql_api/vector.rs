@@ -1,13 +1,14 @@
 //! Owns what SQL sees of vector-shard health: who may ask, and JSON for the views.
 //! Must not judge: `decide::vector` does.
 
-use crate::decide::vector::fleet::{Fleet, Sources};
-use crate::decide::vector::rows::Judged;
-use crate::decide::vector::{checks, health, progress};
+use crate::backend::catalog::read_one;
 use crate::error::Error;
-use crate::observe::citus_nodes::read_one;
 use crate::observe::vector::{collect, node};
+use crate::recall_results;
 use crate::settings;
+use decide::search::vector::fleet::{Fleet, Sources};
+use decide::search::vector::rows::Judged;
+use decide::search::vector::{checks, health, progress};
 use serde_json::{Value, json};
 
 /// The answer of `fleet.vector_evidence()`.
@@ -36,26 +37,10 @@ pub fn rows(view: &str) -> Result<Value, Error> {
             "tables": judged.tables(),
             "nodes": judged.nodes(),
             "progress": progress::rows(&fleet),
-            "recall": recall()?,
+            "recall": recall_results::rows()?,
         }),
         other => return Err(Error::NoSuchView(other.to_owned())),
     })
-}
-
-/// What was last measured of recall, under the names that the other rows have.
-fn recall() -> Result<Value, Error> {
-    let rows: Option<pgrx::JsonB> = read_one(
-        "SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
-           'table_name', pg_catalog.quote_ident(n.nspname) OPERATOR(pg_catalog.||) '.'
-                         OPERATOR(pg_catalog.||) pg_catalog.quote_ident(c.relname),
-           'shardid', r.shardid, 'nodename', r.nodename, 'nodeport', r.nodeport,
-           'recall', r.recall, 'ci_low', r.ci_low, 'ci_high', r.ci_high))
-         FROM fleet.recall_results r
-         JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) r.relation::pg_catalog.oid
-         JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace",
-        &[],
-    )?;
-    Ok(rows.map_or_else(|| json!([]), |rows| rows.0))
 }
 
 /// The answer of `fleet.vector_health()`.

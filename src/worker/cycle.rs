@@ -1,20 +1,23 @@
 //! Owns one cycle: observe, decide, apply, and show what came of it.
 //! Must not remember anything itself; `memory` does.
 
-use super::board::{self, Request};
-use super::containment::transaction;
 use super::events;
 use super::memory::Memory;
-use super::status::{Report, Snapshot};
-use crate::apply::citus_nodes::{self as apply, Outcome};
+use super::snapshot::{Snapshot, report};
+use crate::apply::nodes::{self as apply, Outcome};
 use crate::apply::{identities, leftovers};
-use crate::decide::membership::{barred, own_address, plan};
-use crate::decide::model::{Change, Coordinator, Hold, Lineage, NodeRow, Observation, Plan, State};
+use crate::backend::transaction::transaction;
+use crate::board::{self, Request};
 use crate::error::Error;
-use crate::observe::citus_nodes as catalogs;
+use crate::observe::coordinator as catalogs;
 use crate::observe::network::Network;
-use crate::observe::probe::{Questions, Target};
+use crate::observe::probe::{Prober, Visit};
 use crate::settings::Settings;
+use decide::membership::model::{
+    Change, Coordinator, DistNode, Hold, Lineage, Observation, Plan, State,
+};
+use decide::membership::own_address::own_address;
+use decide::membership::plan::{barred, plan};
 use futures_util::future::join_all;
 use pgrx::log;
 use std::rc::Rc;
@@ -34,15 +37,15 @@ pub fn run(
     let rebalance_on_join = settings.policy.rebalance_on_join;
     let (coordinator, credentials) = transaction(|| catalogs::read(rebalance_on_join))?;
     let database = credentials.database.clone();
-    let questions = Rc::new(Questions::new(credentials, &coordinator, &settings));
+    let prober = Rc::new(Prober::new(credentials, &coordinator, &settings));
 
-    if !observe(network, memory, request, &settings, &coordinator, &questions) {
+    if !observe(network, memory, request, &settings, &coordinator, &prober) {
         return Ok(None);
     }
     let wanted = decide(memory, request, &settings, &coordinator);
     let is_rehearsal = request.is_some_and(|request| request.dry_run);
     let outcomes =
-        if is_rehearsal { Vec::new() } else { carry_out(network, &questions, &wanted.changes) };
+        if is_rehearsal { Vec::new() } else { carry_out(network, &prober, &wanted.changes) };
     let (coordinator, plan) = review(memory, request, &settings, coordinator, &wanted, &outcomes)?;
 
     memory.cycles += 1;
@@ -56,7 +59,7 @@ pub fn run(
         Snapshot::of_cycle(memory, &coordinator, &settings, database, &plan, took, errors);
     board::publish(&serde_json::to_string(&snapshot)?)?;
     if let Some(request) = request {
-        board::answer(request, &serde_json::to_string(&Report::new(request, &wanted, &outcomes))?)?;
+        board::answer(request, &serde_json::to_string(&report(request, &wanted, &outcomes))?)?;
     }
     Ok(Some(memory.next_cycle(settings.policy.interval)))
 }
@@ -68,19 +71,19 @@ fn observe(
     request: Option<Request>,
     settings: &Settings,
     coordinator: &Coordinator,
-    questions: &Rc<Questions>,
+    prober: &Rc<Prober>,
 ) -> bool {
     let interval = settings.policy.interval;
     memory.learn_rows(coordinator);
-    let is_due = |memory: &Memory, row: &NodeRow| {
+    let is_due = |memory: &Memory, row: &DistNode| {
         let endpoints = memory.endpoints(row);
         request.is_some()
             || endpoints.is_empty()
             || endpoints.iter().any(|e| memory.is_due(*e, interval))
     };
-    let due: Vec<&NodeRow> = coordinator.worker_rows().filter(|row| is_due(memory, row)).collect();
+    let due: Vec<&DistNode> = coordinator.worker_rows().filter(|row| is_due(memory, row)).collect();
     let own = own_address(coordinator, &settings.policy);
-    let Some(names) = network.resolve(&settings.policy, &questions.resolvers, &due, own) else {
+    let Some(names) = network.resolve(&settings.policy, &prober.resolvers, &due, own) else {
         return false;
     };
     memory.learn_names(names, coordinator, settings);
@@ -88,9 +91,9 @@ fn observe(
     for row in coordinator.worker_rows() {
         for endpoint in memory.endpoints(row) {
             if request.is_some() || memory.is_due(endpoint, interval) {
-                let target =
-                    Target { endpoint, name: row.nodename.clone(), nodeid: Some(row.nodeid) };
-                network.start(questions, target, None);
+                let visit =
+                    Visit { endpoint, name: row.nodename.clone(), nodeid: Some(row.nodeid) };
+                network.start(prober, visit, None);
             }
         }
     }
@@ -104,7 +107,7 @@ fn observe(
             let origins = memory
                 .naming_is_due(endpoint)
                 .then(|| settings.policy.node_names.origins(candidate));
-            network.start(questions, Target { endpoint, name, nodeid: None }, origins);
+            network.start(prober, Visit { endpoint, name, nodeid: None }, origins);
         }
     }
     // After the candidates, of which they may be some: only those are asked for their names, and an endpoint
@@ -116,8 +119,8 @@ fn observe(
     let own = own.iter().flat_map(|(name, _)| memory.own_endpoints.iter().map(|at| (*at, *name)));
     for (endpoint, name) in removed.chain(own) {
         if request.is_some() || memory.is_due(endpoint, interval) {
-            let target = Target { endpoint, name: name.to_owned(), nodeid: None };
-            network.start(questions, target, None);
+            let visit = Visit { endpoint, name: name.to_owned(), nodeid: None };
+            network.start(prober, visit, None);
         }
     }
     // A request waits for everybody: a name and a login have one deadline each.
@@ -160,12 +163,12 @@ fn decide(
 
 /// Makes the changes: first those of Citus's metadata, in transactions; then those of other servers,
 /// outside, all at the same time.
-fn carry_out(network: &Network, questions: &Questions, changes: &[Change]) -> Vec<Outcome> {
+fn carry_out(network: &Network, prober: &Prober, changes: &[Change]) -> Vec<Outcome> {
     let (clean, changes): (Vec<Change>, Vec<Change>) =
         changes.iter().cloned().partition(|change| matches!(change, Change::Clean { .. }));
     let mut outcomes = apply::apply(&changes);
     let dropping =
-        clean.iter().map(|change| leftovers::drop_relations(&questions.credentials, change));
+        clean.iter().map(|change| leftovers::drop_relations(&prober.credentials, change));
     let Some(results) = network.perform(join_all(dropping)) else {
         return outcomes;
     };

@@ -3,8 +3,9 @@
 //! Must not write anything while nothing changes.
 
 use super::memory::Standing;
-use crate::decide::model::{State, Worker};
+use crate::backend::catalog::read_one;
 use crate::error::Error;
+use decide::membership::model::{State, Worker};
 use pgrx::prelude::*;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -64,7 +65,7 @@ pub fn last_standings() -> Result<BTreeMap<(String, u16), Standing>, Error> {
         event: State,
         at_us: i64,
     }
-    let rows: Option<String> = crate::observe::citus_nodes::read_one(
+    let rows: Option<String> = read_one(
         "SELECT pg_catalog.json_agg(e)::pg_catalog.text FROM (
            SELECT DISTINCT ON (e.nodename, e.nodeport) e.nodename, e.nodeport, e.event,
                   (EXTRACT(epoch FROM e.at) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8 AS at_us
@@ -80,7 +81,7 @@ pub fn last_standings() -> Result<BTreeMap<(String, u16), Standing>, Error> {
 pub fn expire(retention: Duration) -> Result<(), Error> {
     let seconds = i64::try_from(retention.as_secs()).unwrap_or(i64::MAX);
     let old = "e.at OPERATOR(pg_catalog.<) pg_catalog.now() OPERATOR(pg_catalog.-) pg_catalog.make_interval(secs => $1)";
-    let any: Option<bool> = crate::observe::citus_nodes::read_one(
+    let any: Option<bool> = read_one(
         &format!("SELECT EXISTS (SELECT FROM fleet.events e WHERE {old})"),
         &[(seconds as f64).into()],
     )?;

@@ -2,22 +2,20 @@
 //! another, and going on after an error.
 //! Must not end on an ERROR: only a signal or a dead postmaster ends it.
 
-use super::board::{self, Request};
-use super::containment::transaction;
-use super::events;
 use super::memory::Memory;
-use super::sampler::start::Sampler;
-use super::status::{Report, Role, Snapshot};
-use super::{connection, cycle, signals};
+use super::snapshot::{Role, Snapshot};
+use super::{cycle, events};
+use crate::backend::catalog;
+use crate::backend::transaction::transaction;
+use crate::backend::{connection, signals};
+use crate::board::report::Report;
+use crate::board::{self, Request};
 use crate::error::Error;
-use crate::observe::citus_nodes as catalogs;
 use crate::observe::network::Network;
+use crate::sampler::start::Sampler;
 use crate::settings;
 use pgrx::prelude::*;
 use std::time::Duration;
-
-/// How long the controller waits for somebody else's lock before it gives way and tries again.
-const LOCK_TIMEOUT: &std::ffi::CStr = c"2s";
 
 /// How often a controller with nothing to do looks whether that has changed.
 const IDLE: Duration = Duration::from_secs(1);
@@ -38,7 +36,7 @@ pub extern "C-unwind" fn citus_fleet_controller(_argument: pg_sys::Datum) {
 fn connect() -> Result<(), Error> {
     let database = settings::database();
     if board::is_database_missing()? {
-        initialize(None);
+        connection::connect_as_controller(None);
         while !exists(&database)? {
             signals::sleep(IDLE);
             signals::attend();
@@ -49,14 +47,9 @@ fn connect() -> Result<(), Error> {
         unsafe { pg_sys::proc_exit(1) };
     }
     board::set_database_missing(true)?;
-    initialize(Some(&database));
+    connection::connect_as_controller(Some(&database));
     board::set_database_missing(false)?;
     board::take_over()
-}
-
-pub fn initialize(database: Option<&std::ffi::CStr>) {
-    connection::connect(database, None);
-    connection::set(c"lock_timeout", LOCK_TIMEOUT);
 }
 
 fn exists(database: &std::ffi::CStr) -> Result<bool, Error> {
@@ -68,7 +61,7 @@ fn exists(database: &std::ffi::CStr) -> Result<bool, Error> {
 }
 
 fn serve() -> Result<(), Error> {
-    let mut network = Network::new().map_err(|error| Error::Internal(error.to_string()))?;
+    let mut network = Network::new()?;
     let mut memory: Option<Memory> = None;
     let mut sampler = Sampler::default();
     let mut last_error = String::new();
@@ -117,10 +110,10 @@ fn step(
 }
 
 fn role() -> Result<Role, Error> {
-    if !catalogs::is_installed(c"citus_fleet") {
+    if !catalog::is_installed(c"citus_fleet") {
         return Ok(Role::Waiting);
     }
-    Ok(match catalogs::own_group()? {
+    Ok(match catalog::own_group()? {
         None | Some(0) => Role::Coordinator,
         Some(_) => Role::Worker,
     })
@@ -133,7 +126,7 @@ fn idle(role: Role, request: Option<Request>) -> Result<(), Error> {
         }
         _ => "this node is not the coordinator",
     };
-    let snapshot = Snapshot::idle(role, transaction(|| Ok(catalogs::current_database()))?);
+    let snapshot = Snapshot::idle(role, transaction(|| Ok(catalog::current_database()))?);
     board::publish(&serde_json::to_string(&snapshot)?)?;
     request.map_or(Ok(()), |request| answer_failed(request, why))
 }

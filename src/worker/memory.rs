@@ -2,15 +2,15 @@
 //! changes that failed, and since when each worker has been what it is.
 //! Must not survive the process: what has to is in `fleet.events` and in Citus's own catalogs.
 
-use crate::decide::discovery::Discovery;
-use crate::decide::model::{
-    Candidate, Change, ChangeFailure, Coordinator, NodeRow, Now, Probe, Removed, State, Subject,
-    Worker,
-};
-use crate::decide::schedule::{self, Pace};
 use crate::error::Error;
 use crate::observe::network::{Answered, Names};
 use crate::settings::Settings;
+use decide::membership::discovery::Discovery;
+use decide::membership::model::{
+    Candidate, Change, ChangeFailure, Coordinator, DistNode, Now, Probe, Removed, State, Subject,
+    Worker,
+};
+use decide::membership::schedule::{self, Pace};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -139,7 +139,7 @@ impl Memory {
     }
 
     /// Where a registered worker's name leads, as far as that is known.
-    pub fn endpoints(&self, row: &NodeRow) -> Vec<SocketAddr> {
+    pub fn endpoints(&self, row: &DistNode) -> Vec<SocketAddr> {
         let addresses = self.node_addresses.get(&row.nodeid).into_iter().flatten();
         addresses.map(|address| SocketAddr::new(*address, row.nodeport)).collect()
     }
@@ -307,6 +307,6 @@ impl Memory {
     }
 }
 
-fn leads_to(row: &NodeRow, addresses: &[IpAddr], endpoint: &SocketAddr) -> bool {
+fn leads_to(row: &DistNode, addresses: &[IpAddr], endpoint: &SocketAddr) -> bool {
     row.nodeport == endpoint.port() && addresses.contains(&endpoint.ip())
 }

@@ -2,12 +2,12 @@
 //! or nothing.
 //! Must not touch a row whose server is not known by its recorded identity.
 
-use super::Planner;
-use crate::decide::model::{Action, Candidate, Change, Lineage, State, Subject};
-use crate::decide::policy::OnAbsent;
-use crate::decide::registered::Registered;
-use crate::decide::verdict::Verdict;
-use crate::decide::whereabouts::{Missing, Whereabouts, whereabouts};
+use super::plan::Planner;
+use crate::configuration::policy::OnAbsent;
+use crate::membership::model::{Action, Candidate, Change, Lineage, State, Subject};
+use crate::membership::registered::Registered;
+use crate::membership::verdict::Verdict;
+use crate::membership::whereabouts::{Missing, Whereabouts, whereabouts};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 

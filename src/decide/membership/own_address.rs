@@ -2,10 +2,10 @@
 //! that joins takes whoever is there for its coordinator, and Citus checks nothing.
 //! Must not look at workers.
 
-use super::Planner;
-use crate::decide::model::{Coordinator, Observation, Server, State};
-use crate::decide::policy::Policy;
-use crate::decide::verdict::Verdict;
+use super::plan::Planner;
+use crate::configuration::policy::Policy;
+use crate::membership::model::{Coordinator, Observation, Server, State};
+use crate::membership::verdict::Verdict;
 use std::net::SocketAddr;
 
 const REMEDY: &str = "Set citus_fleet.coordinator_host to a name or an address of this server alone. Nothing is to be done on a server that is to become a worker of the coordinator there.";

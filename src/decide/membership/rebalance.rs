@@ -2,9 +2,9 @@
 //! (`citus_fleet.rebalance_on_join`), and what is shown of it until it is done.
 //! Must not start it twice for one worker, nor beside anything that moves or builds.
 
-use super::Planner;
-use crate::decide::model::{Change, NodeRow, State, Subject, Worker};
-use crate::decide::registered::Registered;
+use super::plan::Planner;
+use crate::membership::model::{Change, DistNode, State, Subject, Worker};
+use crate::membership::registered::Registered;
 
 /// How long no worker may have joined: the next one of a group that is starting is not far.
 const SETTLED_SECONDS: u64 = 10;
@@ -26,7 +26,7 @@ impl Planner<'_> {
                 );
             }
         }
-        let waiting: Vec<&NodeRow> = self
+        let waiting: Vec<&DistNode> = self
             .registered
             .iter()
             .map(|known| known.row)
@@ -50,7 +50,7 @@ impl Planner<'_> {
     }
 
     /// Why moving shards has to wait.
-    fn not_now(&self, waiting: &[&NodeRow]) -> Option<(String, Option<String>)> {
+    fn not_now(&self, waiting: &[&DistNode]) -> Option<(String, Option<String>)> {
         let coordinator = self.seen.coordinator;
         let builds_at = |known: &Registered<'_>| {
             known.server.is_some_and(|(_, server, _)| server.index_builds > 0)
@@ -77,7 +77,7 @@ impl Planner<'_> {
         }
         let is_joining =
             self.plan.changes.iter().any(|change| matches!(change, Change::Register { .. }));
-        let is_new = |row: &&NodeRow| {
+        let is_new = |row: &&DistNode| {
             let identity = coordinator.identities.get(&row.nodeid);
             identity.is_none_or(|identity| identity.recorded_for < SETTLED_SECONDS)
         };
@@ -86,7 +86,7 @@ impl Planner<'_> {
     }
 
     /// Says something of a worker that is in order otherwise.
-    fn tell(&mut self, row: &NodeRow, what: String, remedy: Option<String>) {
+    fn tell(&mut self, row: &DistNode, what: String, remedy: Option<String>) {
         let workers = &mut self.plan.workers;
         let worker = workers.iter_mut().find(|worker| worker.nodeid == Some(row.nodeid));
         let is_free =

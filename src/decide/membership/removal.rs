@@ -2,17 +2,15 @@
 //! that has been removed, is to be cleaned, and stays out.
 //! Must not remove anything: only an operator does.
 
-use super::Planner;
-use crate::decide::model::{
-    Action, Change, NodeRow, ProbeFailure, ProbeFailureKind, Removed, Server, State, Subject,
-    Worker,
-};
-use crate::decide::registered::quoted;
-use crate::decide::verdict::Verdict;
+use super::plan::Planner;
+use crate::login::{LoginFailure, LoginFailureKind};
+use crate::membership::model::{Action, Change, DistNode, Removed, Server, State, Subject, Worker};
+use crate::membership::registered::quoted;
+use crate::membership::verdict::Verdict;
 use std::net::{IpAddr, SocketAddr};
 
 /// What an active worker that takes no shards is to be shown as.
-pub(super) fn seen_on(row: &NodeRow, verdict: Verdict) -> Verdict {
+pub(super) fn seen_on(row: &DistNode, verdict: Verdict) -> Verdict {
     // Whoever was probed in the moment of its removal is empty already.
     if row.is_being_removed && verdict.state == State::Blank {
         return Verdict::without_remedy(State::Removing, "it has been removed just now");
@@ -50,8 +48,8 @@ impl<'a> Planner<'a> {
 
     /// A candidate that cannot be logged in to. Where nobody answers at the address that a server had when
     /// it was removed, it is that one: its name is found for as long as DNS keeps it.
-    pub(super) fn silent(&self, endpoint: SocketAddr, failure: &ProbeFailure) -> Verdict {
-        use ProbeFailureKind as Kind;
+    pub(super) fn silent(&self, endpoint: SocketAddr, failure: &LoginFailure) -> Verdict {
+        use LoginFailureKind as Kind;
         let unreachable = Verdict::unreachable(failure);
         let mut removed = self.seen.coordinator.removed.iter();
         match removed.find(|removed| removed.endpoint() == Some(endpoint)) {

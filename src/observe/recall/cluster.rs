@@ -2,12 +2,14 @@
 //! time. Must not leave a placement out because its node does not answer.
 
 use super::measure;
-use crate::decide::recall::ask::Ask;
-use crate::decide::recall::result::{Measured, Node, Placed};
+use crate::backend::catalog;
+use crate::backend::transaction::as_superuser;
 use crate::error::{Error, one_line};
-use crate::observe::ask::{Peer, Question, ask};
-use crate::observe::citus_nodes as local;
-use crate::worker::containment::as_superuser;
+use crate::net::ask::{Bounds, Question, ask};
+use crate::observe::coordinator;
+use decide::node::Node;
+use decide::search::recall::ask::Ask;
+use decide::search::recall::result::{Measured, Placed};
 use pgrx::pg_sys;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -51,7 +53,7 @@ struct Placement {
 }
 
 /// What is to be measured, without what measuring it takes.
-pub struct Plan {
+pub struct Survey {
     own: Node,
     /// Tables of this server alone, by qualified name.
     here: Vec<String>,
@@ -63,24 +65,24 @@ pub struct Plan {
 /// Looks up where a relation's rows are. Runs in a transaction, and connects to nothing.
 ///
 /// Errors: 55000 on a node that is not the coordinator; 42809 for a table without vectors.
-pub fn plan(relation: pg_sys::Oid) -> Result<Plan, Error> {
-    if let Some(group) = local::own_group()?.filter(|group| *group != 0) {
+pub fn survey(relation: pg_sys::Oid) -> Result<Survey, Error> {
+    if let Some(group) = catalog::own_group()?.filter(|group| *group != 0) {
         return Err(Error::NotCoordinator { group });
     }
-    let found: Relation = local::value(include_str!("placements.sql"), &[relation.into()])?;
+    let found: Relation = catalog::value(include_str!("placements.sql"), &[relation.into()])?;
     if !found.has_vectors {
         return Err(Error::NoVectors);
     }
     let oids: Vec<pg_sys::Oid> =
         found.leaves.iter().map(|leaf| pg_sys::Oid::from(leaf.oid)).collect();
-    let shards: Shards = match local::is_installed(c"citus") {
-        true => local::value(include_str!("shards.sql"), &[oids.into()])?,
+    let shards: Shards = match catalog::is_installed(c"citus") {
+        true => catalog::value(include_str!("shards.sql"), &[oids.into()])?,
         false => Shards::default(),
     };
     let local_leaves = found.leaves.into_iter().filter(|leaf| !shards.known.contains(&leaf.oid));
     let (foreign, here): (Vec<Leaf>, Vec<Leaf>) = local_leaves.partition(|leaf| leaf.foreign);
     let names = |leaves: Vec<Leaf>| leaves.into_iter().map(|leaf| leaf.name).collect();
-    Ok(Plan {
+    Ok(Survey {
         own: shards.own.unwrap_or_else(own_node),
         here: names(here),
         foreign: names(foreign),
@@ -89,7 +91,7 @@ pub fn plan(relation: pg_sys::Oid) -> Result<Plan, Error> {
     })
 }
 
-impl Plan {
+impl Survey {
     /// Whether other nodes are to be asked.
     pub fn is_distributed(&self) -> bool {
         !self.elsewhere.is_empty()
@@ -112,22 +114,21 @@ impl Plan {
     pub fn measure_elsewhere(
         &self,
         ask_for: &Ask,
-        credentials: &crate::observe::credentials::Credentials,
+        credentials: &crate::net::credentials::Credentials,
         login: Duration,
     ) -> Result<Vec<Placed>, Error> {
         let mut by_node: BTreeMap<i32, Vec<&Placement>> = BTreeMap::new();
         for placement in &self.elsewhere {
             by_node.entry(placement.node.nodeid).or_default().push(placement);
         }
-        let peers: Vec<(Peer, Vec<String>)> =
+        let nodes: Vec<(Node, Vec<String>)> =
             by_node.values().map(|placements| question(placements, ask_for)).collect();
         let terms = Question {
             statement: STATEMENT,
-            login,
-            deadline: ask_for.budget + GRACE,
+            bounds: Bounds { login, deadline: ask_for.budget + GRACE },
             most_bytes: MOST_BYTES,
         };
-        let answers = ask(&peers, &terms, credentials)?;
+        let answers = ask(&nodes, &terms, credentials)?;
         Ok(by_node
             .values()
             .zip(answers)
@@ -151,8 +152,8 @@ impl Plan {
 }
 
 /// How other nodes are logged in to: `pg_dist_authinfo` is not for everybody's eyes.
-pub fn credentials() -> Result<crate::observe::credentials::Credentials, Error> {
-    as_superuser(local::credentials)
+pub fn credentials() -> Result<crate::net::credentials::Credentials, Error> {
+    as_superuser(coordinator::credentials)
 }
 
 /// What this server is called where Citus has no name for it.
@@ -161,22 +162,20 @@ fn own_node() -> Node {
     Node { nodeid: 0, nodename: "localhost".into(), nodeport }
 }
 
-fn question(placements: &[&Placement], ask: &Ask) -> (Peer, Vec<String>) {
-    let node = &placements[0].node;
+fn question(placements: &[&Placement], ask: &Ask) -> (Node, Vec<String>) {
     let names: Vec<String> = placements
         .iter()
         .map(|placement| {
             format!("\"{}\"", placement.name.replace('\\', "\\\\").replace('"', "\\\""))
         })
         .collect();
-    let peer = Peer { nodeid: node.nodeid, name: node.nodename.clone(), port: node.nodeport };
     let parameters = vec![
         format!("{{{}}}", names.join(",")),
         ask.k.to_string(),
         ask.sample.to_string(),
         ask.budget.as_millis().max(1).to_string(),
     ];
-    (peer, parameters)
+    (placements[0].node.clone(), parameters)
 }
 
 /// The rows of one node, those that it says nothing of among them.

@@ -2,8 +2,8 @@
 //! Must not use an index, nor give an answer for a table of which it has seen only a part.
 
 use super::index::{AnnIndex, Query};
-use crate::decide::recall::ask::affordable;
-use crate::decide::recall::nearest::{Nearest, Score};
+use decide::search::recall::ask::affordable;
+use decide::search::recall::nearest::{Nearest, Score};
 use pgrx::{check_for_interrupts, pg_sys};
 use std::time::{Duration, Instant};
 

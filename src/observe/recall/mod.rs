@@ -9,11 +9,11 @@ mod sample;
 mod search;
 pub mod target;
 
-use crate::decide::recall::ask::Ask;
-use crate::decide::recall::result::Measured;
-use crate::decide::recall::summary::summarize;
+use crate::backend::transaction::contained;
 use crate::error::{Error, one_line};
-use crate::worker::containment::contained;
+use decide::search::recall::ask::Ask;
+use decide::search::recall::result::Measured;
+use decide::search::recall::summary::summarize;
 use heap_pass::Pass;
 use index::AnnIndex;
 use pgrx::pg_sys;

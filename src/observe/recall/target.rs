@@ -3,9 +3,9 @@
 //! Must not run anything of the table's owner with the caller's rights.
 
 use super::index::AnnIndex;
+use crate::backend::catalog::setting;
+use crate::backend::transaction::as_role;
 use crate::error::Error;
-use crate::observe::citus_nodes::setting;
-use crate::worker::containment::as_role;
 use pgrx::{PgList, pg_sys};
 use std::ffi::{CStr, CString};
 

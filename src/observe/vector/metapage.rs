@@ -4,7 +4,7 @@
 //! The layouts are pgvector's (hnsw.h, ivfflat.h), unchanged from 0.5 to 0.8. What does not carry
 //! the magic number is left alone.
 
-use crate::decide::vector::model::Metapage;
+use decide::search::vector::model::Metapage;
 use pgrx::pg_sys;
 
 const HNSW_MAGIC: u32 = 0xA953_A953;

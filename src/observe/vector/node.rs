@@ -3,9 +3,9 @@
 //! Must not read a row of a table, wait for a lock, or ask another node.
 
 use super::metapage::Opened;
-use crate::decide::vector::model::{Index, NodeEvidence, Relation, Resources};
+use crate::backend::catalog::{is_installed, value};
 use crate::error::Error;
-use crate::observe::citus_nodes::{is_installed, value};
+use decide::search::vector::model::{Index, NodeEvidence, Relation, Resources};
 use pgrx::{IntoDatum, pg_sys};
 use std::ffi::CStr;
 use std::fs::read_to_string;

@@ -1,15 +1,16 @@
 //! Owns the making of observations for tests, so that a case is a line or two.
 //! Addresses are written without a port, which is 5432; everything not said is healthy and fresh.
 
-use super::super::plan;
-use crate::decide::model::{
-    Action, Candidate, Change, ChangeFailure, CitusFacts, Coordinator, ExtensionState, Hold,
-    Identity, Membership, Naming, NodeRow, Now, Observation, Plan, Probe, ProbeFailure,
-    ProbeFailureKind, Server, State, Subject, Worker,
+use crate::configuration::names::HostName;
+use crate::configuration::networks::{NameSuffixes, Networks};
+use crate::configuration::policy::{NodeNames, OnAbsent, Policy};
+use crate::login::{LoginFailure, LoginFailureKind};
+use crate::membership::model::{
+    Action, Candidate, Change, ChangeFailure, CitusFacts, Coordinator, DistNode, ExtensionState,
+    Hold, Identity, Membership, Naming, Now, Observation, Plan, Probe, Server, State, Subject,
+    Worker,
 };
-use crate::decide::names::HostName;
-use crate::decide::networks::{NameSuffixes, Networks};
-use crate::decide::policy::{NodeNames, OnAbsent, Policy};
+use crate::membership::plan::plan;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -70,8 +71,8 @@ pub fn clone_of(n: i64) -> Server {
 }
 
 /// An active row of `pg_dist_node`. Its group is not its id, so that mixing them up shows.
-pub fn row(nodeid: i32, nodename: &str) -> NodeRow {
-    NodeRow {
+pub fn row(nodeid: i32, nodename: &str) -> DistNode {
+    DistNode {
         nodeid,
         groupid: nodeid + 10,
         nodename: nodename.into(),
@@ -103,7 +104,7 @@ pub struct Fleet {
 
 /// A coordinator that is registered as `coord`, and nothing else.
 pub fn fleet() -> Fleet {
-    let own = NodeRow { groupid: 0, ..row(1, "coord") };
+    let own = DistNode { groupid: 0, ..row(1, "coord") };
     Fleet {
         coordinator: Coordinator {
             system_identifier: COORDINATOR_ID,
@@ -186,18 +187,18 @@ impl Fleet {
     }
 
     /// The address has been probed without success.
-    pub fn failing(self, address: &str, kind: ProbeFailureKind) -> Self {
+    pub fn failing(self, address: &str, kind: LoginFailureKind) -> Self {
         let mut fleet = self.answer(address, server(0));
         let probe = fleet.probes.get_mut(&at(address)).unwrap();
         let message = "in its own words".into();
-        probe.result = Err(ProbeFailure { kind, message });
+        probe.result = Err(LoginFailure { kind, message });
         probe.failing_since = Some(Duration::from_secs(1));
         probe.silent_since = Some(Duration::from_secs(1));
         fleet
     }
 
     pub fn down(self, address: &str) -> Self {
-        self.failing(address, ProbeFailureKind::Refused)
+        self.failing(address, LoginFailureKind::Refused)
     }
 
     /// The answer of the address is that old.
@@ -225,7 +226,7 @@ impl Fleet {
     }
 
     /// A row of `pg_dist_node` whose name leads to `addresses`.
-    pub fn row(mut self, row: NodeRow, addresses: &[&str]) -> Self {
+    pub fn row(mut self, row: DistNode, addresses: &[&str]) -> Self {
         let addresses = addresses.iter().map(|address| ip(address)).collect();
         self.node_addresses.insert(row.nodeid, addresses);
         self.nodes().push(row);
@@ -289,7 +290,7 @@ impl Fleet {
         self
     }
 
-    pub fn nodes(&mut self) -> &mut Vec<NodeRow> {
+    pub fn nodes(&mut self) -> &mut Vec<DistNode> {
         &mut self.coordinator.citus.as_mut().unwrap().nodes
     }
 

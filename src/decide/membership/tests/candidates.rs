@@ -1,8 +1,9 @@
 //! Owns the cases of candidates: what a server that no row of `pg_dist_node` leads to becomes.
 
 use super::build::*;
-use crate::decide::model::{Action, ExtensionState, ProbeFailureKind, Server, State};
-use crate::decide::networks::NameSuffixes;
+use crate::configuration::networks::NameSuffixes;
+use crate::login::LoginFailureKind;
+use crate::membership::model::{Action, ExtensionState, Server, State};
 
 #[test]
 fn a_fit_server_is_registered() {
@@ -96,7 +97,7 @@ fn a_standby_is_no_copy_of_its_primary() {
 fn what_has_not_answered_is_told_from_what_does_not() {
     let worker = fleet().candidate("10.0.0.1").gives(State::Discovered, &["not answered yet"]);
     assert_eq!(worker.action, Action::None);
-    use ProbeFailureKind as Kind;
+    use LoginFailureKind as Kind;
     let failures = [
         (Kind::NoRoute, "no route"),
         (Kind::Refused, "connection refused"),

@@ -2,9 +2,8 @@
 //! coordinator, another worker, an operator, a failed attempt.
 
 use super::build::*;
-use crate::decide::model::{
-    Action, Change, Hold, NodeRow, ProbeFailureKind, Server, State, Subject,
-};
+use crate::login::LoginFailureKind;
+use crate::membership::model::{Action, Change, DistNode, Hold, Server, State, Subject};
 use std::time::Duration;
 
 /// A fleet with one server that wants to join.
@@ -140,14 +139,14 @@ fn a_healthy_worker_holds_nothing_back() {
 /// Each holds back every registration and is named as the culprit.
 #[test]
 fn a_worker_that_citus_cannot_write_to_holds_back_all() {
-    let unsynced = NodeRow { metadatasynced: false, ..row(2, "w2") };
+    let unsynced = DistNode { metadatasynced: false, ..row(2, "w2") };
     let empty = server(2);
     let recovering = Server { in_recovery: true, ..member(2, 12) };
     let w2 = || joining().row(row(2, "w2"), &["10.0.0.2"]);
     let cases = [
         (w2().down("10.0.0.2"), "w2:5432 is unreachable"),
         (w2().down("10.0.0.2").unnamed(2, 999), "w2:5432 is absent"),
-        (w2().failing("10.0.0.2", ProbeFailureKind::WrongPassword), "w2:5432 is unreachable"),
+        (w2().failing("10.0.0.2", LoginFailureKind::WrongPassword), "w2:5432 is unreachable"),
         (joining().row(row(2, "w2"), &[]), "w2:5432 is unreachable"),
         (w2().answer("10.0.0.2", empty), "w2:5432 is blank"),
         (w2().answer("10.0.0.2", member(2, 13)), "w2:5432 is conflict"),
@@ -170,9 +169,9 @@ fn a_worker_that_citus_cannot_write_to_holds_back_all() {
 
 #[test]
 fn a_worker_that_citus_does_not_write_to_holds_back_nothing() {
-    let inactive = NodeRow { isactive: false, metadatasynced: false, ..row(2, "w2") };
-    let without_metadata = NodeRow { hasmetadata: false, metadatasynced: false, ..row(2, "w2") };
-    let secondary = NodeRow { is_primary: false, ..row(2, "w2") };
+    let inactive = DistNode { isactive: false, metadatasynced: false, ..row(2, "w2") };
+    let without_metadata = DistNode { hasmetadata: false, metadatasynced: false, ..row(2, "w2") };
+    let secondary = DistNode { is_primary: false, ..row(2, "w2") };
     for row in [inactive, without_metadata, secondary] {
         let plan = joining().row(row, &["10.0.0.2"]).down("10.0.0.2").plan();
         plan.registers_only(&["10.0.0.9"]);

@@ -2,7 +2,7 @@
 //! Must not be thinned out: each of these has happened once.
 
 use super::build::*;
-use crate::decide::model::State;
+use crate::membership::model::State;
 use std::time::Duration;
 
 /// DNS that gives one address of many at a time (fault 8) lets one name be found for two servers.

@@ -2,8 +2,9 @@
 //! Worker 2 is in group 12, its server is number 2 with the system identifier 7002.
 
 use super::build::*;
-use crate::decide::model::{Action, Change, Hold, Identity, Plan, ProbeFailureKind, Server, State};
-use crate::decide::policy::OnAbsent;
+use crate::configuration::policy::OnAbsent;
+use crate::login::LoginFailureKind;
+use crate::membership::model::{Action, Change, Hold, Identity, Plan, Server, State};
 use std::time::Duration;
 
 fn moves(plan: &Plan) -> Vec<(i32, String)> {
@@ -117,7 +118,7 @@ fn a_restart_of_the_old_primary_is_not_taken_for_its_end() {
         moves(&fleet.plan()).len()
     };
     assert_eq!((silent_for(4), silent_for(5)), (0, 1));
-    for kind in [ProbeFailureKind::StartingUp, ProbeFailureKind::TooManyConnections] {
+    for kind in [LoginFailureKind::StartingUp, LoginFailureKind::TooManyConnections] {
         let home = fleet().row(row(2, "10.0.0.2"), &["10.0.0.2"]).known_as(2, 7002);
         let plan = home.failing("10.0.0.2", kind).server("10.0.0.9", copy()).plan();
         assert_eq!(moves(&plan), [], "{kind:?}: it is there");
@@ -240,7 +241,7 @@ fn only_what_the_fleet_disabled_is_reactivated_and_only_when_it_is_well() {
         fleet.coordinator.identities.insert(2, disabled(disabled_by_fleet));
         match server {
             Some(server) => fleet.answer("10.0.0.2", server).plan().changes,
-            None => fleet.failing("10.0.0.2", ProbeFailureKind::Timeout).plan().changes,
+            None => fleet.failing("10.0.0.2", LoginFailureKind::Timeout).plan().changes,
         }
     };
     let well = Some(member(2, 12));

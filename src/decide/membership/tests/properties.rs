@@ -3,7 +3,7 @@
 
 use super::build::*;
 use super::world::{ADDRESSES, Fault, Machine, World, owner, world};
-use crate::decide::model::{Change, Plan, State};
+use crate::membership::model::{Change, Plan, State};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;

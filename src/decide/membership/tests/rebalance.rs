@@ -1,13 +1,12 @@
 //! Owns the cases of `citus_fleet.rebalance_on_join`: when the rebalancer is started, and what keeps it.
 
 use super::build::*;
-use crate::decide::model::{
-    Change, Hold, NodeRow, ProbeFailureKind, Server, State, Subject, Tasks,
-};
+use crate::login::LoginFailureKind;
+use crate::membership::model::{Change, DistNode, Hold, Server, State, Subject, Tasks};
 
 /// Worker 2 with shards, and worker 3, which has joined a while ago and has none.
 fn joined() -> Fleet {
-    let third = NodeRow { waits_for_shards: true, ..row(3, "w3") };
+    let third = DistNode { waits_for_shards: true, ..row(3, "w3") };
     let mut fleet = fleet()
         .worker(2, "10.0.0.2")
         .row(third, &["10.0.0.3"])
@@ -57,7 +56,7 @@ fn it_waits_for_jobs_index_builds_and_sick_workers() {
     let builds = Server { index_builds: 1, ..member(2, 12) };
     waits(&joined().answer("10.0.0.2", builds), "index");
 
-    waits(&joined().failing("10.0.0.2", ProbeFailureKind::Refused), "w2:5432 is unreachable");
+    waits(&joined().failing("10.0.0.2", LoginFailureKind::Refused), "w2:5432 is unreachable");
     let mut unsynced = joined();
     unsynced.nodes()[1].metadatasynced = false;
     waits(&unsynced, "w2 is out of sync");

@@ -2,13 +2,12 @@
 //! removed. Worker 2 is in group 12; server number 9 has the system identifier 7009.
 
 use super::build::*;
-use crate::decide::model::{
-    Change, Hold, Membership, NodeRow, ProbeFailureKind, Removed, Server, State,
-};
+use crate::login::LoginFailureKind;
+use crate::membership::model::{Change, DistNode, Hold, Membership, Removed, Server, State};
 
 /// Worker 2 as it should be, but for what its row says of its shards.
 fn emptying(is_being_removed: bool, placements: Option<u64>) -> Fleet {
-    let it = NodeRow {
+    let it = DistNode {
         is_being_removed,
         placements,
         shouldhaveshards: placements.is_none(),
@@ -52,8 +51,8 @@ fn a_removal_that_was_interrupted_has_both_ways_out() {
 
 #[test]
 fn what_is_wrong_with_a_worker_shows_also_while_it_is_being_removed() {
-    let mut dead = emptying(true, Some(7)).failing("10.0.0.2", ProbeFailureKind::Refused);
-    dead.policy.on_absent = crate::decide::policy::OnAbsent::Disable;
+    let mut dead = emptying(true, Some(7)).failing("10.0.0.2", LoginFailureKind::Refused);
+    dead.policy.on_absent = crate::configuration::policy::OnAbsent::Disable;
     dead.gives(State::Unreachable, &["refused"]);
 }
 
@@ -115,11 +114,11 @@ fn a_removed_server_is_cleaned_also_when_no_source_names_it_and_nobody_else_is_t
 #[test]
 fn nobody_at_the_address_of_a_removed_server_is_that_server() {
     let failing = |is_clean, kind| out(is_clean, server(9)).failing("10.0.0.9", kind);
-    let clean = failing(true, ProbeFailureKind::Refused);
+    let clean = failing(true, LoginFailureKind::Refused);
     assert_eq!(clean.gives(State::Removed, &["remove_worker; ", "refused"]).remedy, None);
-    failing(false, ProbeFailureKind::Timeout).gives(State::Removed, &["to be cleaned"]);
+    failing(false, LoginFailureKind::Timeout).gives(State::Removed, &["to be cleaned"]);
     // Somebody answers there, and might be somebody new.
-    failing(true, ProbeFailureKind::WrongPassword).gives(State::Unreachable, &["authentication"]);
+    failing(true, LoginFailureKind::WrongPassword).gives(State::Unreachable, &["authentication"]);
     let mut elsewhere = fleet().candidate("10.0.0.8").down("10.0.0.8");
     elsewhere.coordinator.removed.push(removed(true));
     elsewhere.gives(State::Unreachable, &["refused"]);

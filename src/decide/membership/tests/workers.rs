@@ -2,7 +2,7 @@
 //! what they mean for candidates at the same servers.
 
 use super::build::*;
-use crate::decide::model::{Action, Membership, NodeRow, Server, State};
+use crate::membership::model::{Action, DistNode, Membership, Server, State};
 use std::time::Duration;
 
 /// Row 2, `w2`, whose name leads to one address.
@@ -22,13 +22,13 @@ fn a_worker_that_answers_for_its_group_is_active() {
 #[test]
 fn only_primaries_of_other_groups_are_workers() {
     let mut rows = fleet().worker(2, "10.0.0.2");
-    rows.nodes().push(NodeRow { is_primary: false, ..row(3, "secondary") });
+    rows.nodes().push(DistNode { is_primary: false, ..row(3, "secondary") });
     rows.gives(State::Active, &[]);
 }
 
 #[test]
 fn a_disabled_worker_is_inactive_and_has_the_statement_to_run() {
-    let disabled = NodeRow { isactive: false, ..row(2, "it's") };
+    let disabled = DistNode { isactive: false, ..row(2, "it's") };
     let worker = fleet()
         .row(disabled, &["10.0.0.2"])
         .answer("10.0.0.2", member(2, 12))
@@ -39,7 +39,7 @@ fn a_disabled_worker_is_inactive_and_has_the_statement_to_run() {
 
 #[test]
 fn an_unsynced_worker_is_active_with_a_reason() {
-    let unsynced = NodeRow { metadatasynced: false, ..row(2, "w2") };
+    let unsynced = DistNode { metadatasynced: false, ..row(2, "w2") };
     fleet()
         .row(unsynced, &["10.0.0.2"])
         .answer("10.0.0.2", member(2, 12))
@@ -159,7 +159,7 @@ fn a_copy_of_a_worker_is_a_conflict_and_the_worker_is_not() {
 /// The rows' servers are not at the candidates' addresses, and still the names are taken.
 #[test]
 fn a_name_that_pg_dist_node_has_is_not_registered_again() {
-    let secondary = NodeRow { is_primary: false, ..row(2, "w9") };
+    let secondary = DistNode { is_primary: false, ..row(2, "w9") };
     let elsewhere = fleet().row(row(2, "w9"), &["10.0.0.2"]).answer("10.0.0.2", member(2, 12));
     for (taken, node) in [
         (elsewhere, "node 2"),
@@ -172,7 +172,7 @@ fn a_name_that_pg_dist_node_has_is_not_registered_again() {
         let worker = plan.workers.last().unwrap();
         worker.is(State::Conflict, &["w9:5432", node]);
     }
-    let another_port = NodeRow { nodeport: 5433, ..row(2, "w9") };
+    let another_port = DistNode { nodeport: 5433, ..row(2, "w9") };
     let plan = fleet()
         .row(another_port, &["10.0.0.9"])
         .server("10.0.0.9", server(9))

@@ -2,7 +2,8 @@
 //! observation. Must not know what a plan makes of them; the model in `properties` says that.
 
 use super::build::*;
-use crate::decide::model::{ExtensionState, Hold, NodeRow, ProbeFailureKind, Server};
+use crate::login::LoginFailureKind;
+use crate::membership::model::{DistNode, ExtensionState, Hold, Server};
 use proptest::prelude::*;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -138,7 +139,7 @@ impl World {
             if let Some(known) = &machine.row {
                 let addresses = chosen(number, &known.leads_to);
                 let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
-                let it = NodeRow {
+                let it = DistNode {
                     isactive: known.isactive,
                     hasmetadata: known.hasmetadata,
                     metadatasynced: known.metadatasynced,
@@ -173,7 +174,7 @@ impl World {
             }
             fleet = match machine.is_up {
                 true => fleet.answer(&here, self.server(number)),
-                false => fleet.failing(&here, ProbeFailureKind::Timeout),
+                false => fleet.failing(&here, LoginFailureKind::Timeout),
             };
             fleet = fleet.aged(&here, machine.age as f64);
             if let Some((own, next)) = &machine.named {

@@ -1,0 +1,181 @@
+//! Owns the calls of Citus's node functions, several to a transaction where that is safe or needed.
+//! Must not change a node that `decide` has not passed: Citus itself checks too little.
+
+use super::{identities, pause};
+use crate::backend::transaction::transaction;
+use crate::error::Error;
+use decide::membership::model::Change;
+use pgrx::prelude::*;
+
+/// Nodes to a transaction. `citus_add_node` holds ExclusiveLock on `pg_dist_node` until the commit:
+/// 32 nodes take about a second (docs/benchmarks.md), and other adds and DDL wait for it.
+const BATCH: usize = 32;
+
+/// A change and what became of it: the node id, or why it was not made.
+pub struct Outcome {
+    pub change: Change,
+    pub result: Result<Option<i32>, Error>,
+}
+
+/// Makes the changes of a plan. One that fails costs the others nothing, except that nobody is added, who
+/// would be given the coordinator's address, where that could not be set.
+pub fn apply(changes: &[Change]) -> Vec<Outcome> {
+    let mut alone = Vec::new();
+    let mut moves = Vec::new();
+    let mut adds = Vec::new();
+    for change in changes {
+        match change {
+            Change::Register { .. } => adds.push(change),
+            Change::UpdateAddress { .. } => join(&mut moves, change),
+            _ => alone.push(vec![change]),
+        }
+    }
+    let mut outcomes: Vec<Outcome> =
+        alone.into_iter().chain(moves).flat_map(|group| make(&group)).collect();
+    let has_stale_address = outcomes.iter().any(|Outcome { change, result }| {
+        matches!(change, Change::SetCoordinatorHost { .. }) && result.is_err()
+    });
+    if !has_stale_address {
+        outcomes.extend(adds.chunks(BATCH).flat_map(make));
+    }
+    outcomes
+}
+
+/// Puts a move to those that go where it comes from, or come from where it goes: they exchange
+/// addresses, which only one transaction can do.
+fn join<'a>(groups: &mut Vec<Vec<&'a Change>>, change: &'a Change) {
+    let (linked, others): (Vec<_>, Vec<_>) =
+        std::mem::take(groups).into_iter().partition(|group| {
+            group.iter().any(|other| follows(change, other) || follows(other, change))
+        });
+    *groups = others;
+    groups.push(linked.into_iter().flatten().chain([change]).collect());
+}
+
+/// Whether one move goes where the other comes from.
+fn follows(one: &Change, other: &Change) -> bool {
+    match (one, other) {
+        (
+            Change::UpdateAddress { nodename, nodeport, .. },
+            Change::UpdateAddress { from: (name, port), .. },
+        ) => nodename == name && nodeport == port,
+        _ => false,
+    }
+}
+
+/// Makes changes in one transaction, which for adds is several times as fast as one each. Where that
+/// fails, each gets its own: a failed call of Citus cannot be caught inside a transaction.
+fn make(changes: &[&Change]) -> Vec<Outcome> {
+    let result = transact(|| {
+        park(changes)?;
+        changes.iter().map(|change| call(change)).collect::<Result<Vec<_>, Error>>()
+    });
+    let outcome = |change: &&Change, result| Outcome { change: (*change).clone(), result };
+    match result {
+        Ok(ids) => changes.iter().zip(ids).map(|(change, id)| outcome(change, Ok(id))).collect(),
+        Err(error) if changes.len() > 1 && !concerns_all(&error, changes) => {
+            // A node that hangs is found by halves: each attempt may take the whole deadline.
+            let part = if error.is_cancel() { changes.len().div_ceil(2) } else { 1 };
+            changes.chunks(part).flat_map(make).collect()
+        }
+        Err(error) => {
+            let message = error.to_string();
+            let failed = |change| outcome(change, Err(Error::Internal(message.clone())));
+            changes.iter().map(failed).collect()
+        }
+    }
+}
+
+/// Whether every change would fail the same way after the same wait, or cannot be made alone.
+fn concerns_all(error: &Error, changes: &[&Change]) -> bool {
+    use PgSqlErrorCode as Code;
+    let is_exchange = changes.iter().any(|change| matches!(change, Change::UpdateAddress { .. }));
+    let is_wait = matches!(
+        error,
+        Error::Raised { sqlstate: Code::ERRCODE_LOCK_NOT_AVAILABLE, .. } | Error::Paused
+    );
+    is_exchange || is_wait
+}
+
+/// Gives nodes that exchange addresses names of their own for the time of the transaction: Citus
+/// lets no two rows have the same. RFC 2606 reserves the suffix, and nobody ever sees it.
+fn park(changes: &[&Change]) -> Result<(), Error> {
+    for change in changes.iter().filter(|_| changes.len() > 1) {
+        if let Change::UpdateAddress { nodeid, nodeport, .. } = change {
+            update_node(*nodeid, &format!("node-{nodeid}.citus-fleet.invalid"), *nodeport)?;
+        }
+    }
+    Ok(())
+}
+
+fn call(change: &Change) -> Result<Option<i32>, Error> {
+    match change {
+        Change::SetCoordinatorHost { nodename, nodeport } => {
+            run("SELECT pg_catalog.citus_set_coordinator_host($1, $2)", nodename, *nodeport)?;
+            Ok(None)
+        }
+        Change::Register { nodename, nodeport, lineage, .. } => {
+            let nodeid = Spi::get_one_with_args(
+                "SELECT pg_catalog.citus_add_node($1, $2)",
+                &[nodename.as_str().into(), i32::from(*nodeport).into()],
+            )?;
+            let nodeid = nodeid
+                .ok_or_else(|| Error::Internal("citus_add_node returned no node id".into()))?;
+            // Node ids start again where Citus has been created anew.
+            identities::forget(nodeid)?;
+            identities::record(nodeid, *lineage)?;
+            Ok(Some(nodeid))
+        }
+        Change::UpdateAddress { nodeid, nodename, nodeport, lineage, .. } => {
+            update_node(*nodeid, nodename, *nodeport)?;
+            identities::record(*nodeid, *lineage)?;
+            Ok(Some(*nodeid))
+        }
+        Change::Reactivate { nodeid, nodename, nodeport } => {
+            run("SELECT pg_catalog.citus_activate_node($1, $2)", nodename, *nodeport)?;
+            identities::set_disabled(*nodeid, false)?;
+            Ok(Some(*nodeid))
+        }
+        Change::Disable { nodeid, nodename, nodeport } => {
+            // Citus does not let the first worker be disabled in the background.
+            run(
+                "SELECT pg_catalog.citus_disable_node($1, $2, synchronous => true)",
+                nodename,
+                *nodeport,
+            )?;
+            identities::set_disabled(*nodeid, true)?;
+            Ok(Some(*nodeid))
+        }
+        Change::Rebalance => {
+            // Schedules the moves; Citus's background workers make them.
+            Spi::run("SELECT pg_catalog.citus_rebalance_start()")?;
+            identities::set_rebalanced()?;
+            Ok(None)
+        }
+        Change::Clean { .. } => {
+            Err(Error::Internal("a removed server is not cleaned by Citus".into()))
+        }
+    }
+}
+
+fn run(statement: &str, nodename: &str, nodeport: u16) -> Result<(), Error> {
+    Ok(Spi::run_with_args(statement, &[nodename.into(), i32::from(nodeport).into()])?)
+}
+
+/// Opens no connection; waits for writers of the node's shards as long as for any lock.
+fn update_node(nodeid: i32, nodename: &str, nodeport: u16) -> Result<(), Error> {
+    Ok(Spi::run_with_args(
+        "SELECT pg_catalog.citus_update_node($1, $2, $3)",
+        &[nodeid.into(), nodename.into(), i32::from(nodeport).into()],
+    )?)
+}
+
+/// Runs changes in a transaction, which does not begin once `fleet.pause()` has been committed.
+fn transact<T>(body: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    transaction(|| {
+        // Citus refuses its other mode inside a transaction.
+        Spi::run("SET LOCAL citus.metadata_sync_mode = 'transactional'")?;
+        pause::hold_off()?;
+        body()
+    })
+}

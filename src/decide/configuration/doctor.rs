@@ -1,0 +1,491 @@
+//! Owns the checks of `fleet.doctor()`: configuration in, findings out.
+//! Must not read a setting or a catalog; `sql_api::doctor` collects them.
+
+use std::net::SocketAddr;
+
+/// What the checks look at.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    pub shared_preload_libraries: String,
+    pub library_version: String,
+    /// Why there is no controller for this database, if there is none.
+    pub controller: Option<String>,
+    pub citus: Option<CitusSettings>,
+    pub listen_addresses: String,
+    pub ssl: bool,
+    pub wal_level: String,
+    pub max_prepared_transactions: i64,
+    /// (extension, installed version, version that its package would install).
+    pub extensions: Vec<(String, String, String)>,
+    pub sources: String,
+    pub allows_every_network: bool,
+    /// (worker, citus version, vector version) of workers that answer.
+    pub workers: Vec<(String, Option<String>, Option<String>)>,
+    /// What DNS fails at, in words.
+    pub dns: Vec<String>,
+    pub unresolved_sources: Vec<String>,
+    /// Where metrics are served, if anywhere.
+    pub http: Option<HttpFacts>,
+}
+
+#[derive(Clone, Debug)]
+pub struct HttpFacts {
+    pub listen: SocketAddr,
+    pub token: Token,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Token {
+    NotAsked,
+    /// The file is missing, unreadable or empty.
+    Unusable,
+    Asked,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct CitusSettings {
+    /// The coordinator's own row in `pg_dist_node`.
+    pub own_host: Option<String>,
+    pub coordinator_host_setting: String,
+    /// Why workers cannot be told where the coordinator is, and what can be done about it.
+    pub coordinator_host_complaint: Option<(String, String)>,
+    pub local_hostname: String,
+    pub node_conninfo: String,
+    /// None where this PostgreSQL lets every library decode.
+    pub output_plugin_libraries: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Ok,
+    Warning,
+    Error,
+}
+
+impl Outcome {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Warning => "warning",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// One row of `fleet.doctor()`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Advice {
+    pub check: &'static str,
+    pub status: Outcome,
+    pub finding: String,
+    pub remedy: Option<String>,
+}
+
+fn ok(check: &'static str, finding: impl Into<String>) -> Advice {
+    Advice { check, status: Outcome::Ok, finding: finding.into(), remedy: None }
+}
+
+fn warning(check: &'static str, finding: impl Into<String>, remedy: impl Into<String>) -> Advice {
+    Advice { check, status: Outcome::Warning, finding: finding.into(), remedy: Some(remedy.into()) }
+}
+
+fn error(check: &'static str, finding: impl Into<String>, remedy: impl Into<String>) -> Advice {
+    Advice { check, status: Outcome::Error, finding: finding.into(), remedy: Some(remedy.into()) }
+}
+
+/// Runs every check; one that has nothing to complain of says so too.
+pub fn examine(facts: &Facts) -> Vec<Advice> {
+    let mut findings = vec![preload(facts), controller(facts), http(facts)];
+    match &facts.citus {
+        Some(citus) => {
+            findings.extend([
+                coordinator_host(citus),
+                local_hostname(citus, facts),
+                sslmode(citus, facts),
+                output_plugins(citus),
+            ]);
+        }
+        None => findings.push(warning(
+            "citus",
+            "Citus is not installed in this database: workers are found and probed, not registered",
+            "CREATE EXTENSION citus;",
+        )),
+    }
+    findings.extend([prepared_transactions(facts), wal_level(facts), networks(facts)]);
+    findings.extend(versions(facts));
+    findings.extend(worker_versions(facts));
+    findings.extend(sources(facts));
+    findings
+}
+
+fn preload(facts: &Facts) -> Advice {
+    const CHECK: &str = "shared_preload_libraries";
+    let remedy = "Set shared_preload_libraries = 'citus,citus_fleet' (others after them) and restart the server.";
+    let libraries: Vec<&str> =
+        facts.shared_preload_libraries.split(',').map(|l| l.trim().trim_matches('"')).collect();
+    let position = |name| libraries.iter().position(|library| *library == name);
+    match (position("citus"), position("citus_fleet")) {
+        (_, None) => error(CHECK, "citus_fleet is not preloaded", remedy),
+        (None, Some(_)) if facts.citus.is_some() => error(CHECK, "citus is not preloaded", remedy),
+        (Some(citus), Some(_)) if citus > 0 => {
+            error(CHECK, "citus is not the first of the libraries", remedy)
+        }
+        _ => ok(CHECK, facts.shared_preload_libraries.clone()),
+    }
+}
+
+/// Whoever reaches the endpoint may read names of hosts and tables.
+fn http(facts: &Facts) -> Advice {
+    const CHECK: &str = "http";
+    let Some(HttpFacts { listen, token }) = &facts.http else {
+        return ok(CHECK, "citus_fleet.http_listen is empty: nothing is served");
+    };
+    match token {
+        Token::Unusable => error(
+            CHECK,
+            "the file of citus_fleet.http_token_file cannot be read or is empty: nobody is let in",
+            "Write a token into it, readable for the server's account.",
+        ),
+        Token::NotAsked if !listen.ip().is_loopback() => warning(
+            CHECK,
+            format!("{listen} is served to everybody who reaches it"),
+            "Set citus_fleet.http_token_file, or let a firewall or a NetworkPolicy say who may.",
+        ),
+        _ => ok(CHECK, listen.to_string()),
+    }
+}
+
+fn controller(facts: &Facts) -> Advice {
+    match &facts.controller {
+        None => ok("controller", "it is running"),
+        Some(why) => error(
+            "controller",
+            why.clone(),
+            "See the server log, citus_fleet.database and max_worker_processes.",
+        ),
+    }
+}
+
+fn coordinator_host(citus: &CitusSettings) -> Advice {
+    const CHECK: &str = "coordinator_host";
+    let remedy = "SELECT citus_set_coordinator_host('<name of this host>'); or set citus_fleet.coordinator_host.";
+    if let Some((why, remedy)) = &citus.coordinator_host_complaint {
+        return error(CHECK, why, remedy);
+    }
+    match citus.own_host.as_deref() {
+        _ if !citus.coordinator_host_setting.is_empty() => ok(
+            CHECK,
+            format!("kept at {} by citus_fleet.coordinator_host", citus.coordinator_host_setting),
+        ),
+        None => warning(CHECK, "pg_dist_node has no row for the coordinator", remedy),
+        Some("localhost") => error(
+            CHECK,
+            "the coordinator is registered as localhost, where workers cannot reach it",
+            remedy,
+        ),
+        Some(host) => ok(CHECK, format!("registered as {host}")),
+    }
+}
+
+/// Citus connects to its own server for rebalancing and for some DDL, at `citus.local_hostname`.
+fn local_hostname(citus: &CitusSettings, facts: &Facts) -> Advice {
+    const CHECK: &str = "citus.local_hostname";
+    let listens =
+        facts.listen_addresses.split(',').map(str::trim).any(|address| {
+            ["*", "0.0.0.0", "::", "localhost", "127.0.0.1", "::1"].contains(&address)
+        });
+    if citus.local_hostname == "localhost" && !listens {
+        return error(
+            CHECK,
+            format!(
+                "it is localhost, where this server does not listen ({})",
+                facts.listen_addresses
+            ),
+            "Set citus.local_hostname to an address of listen_addresses, or to the socket directory.",
+        );
+    }
+    ok(CHECK, citus.local_hostname.clone())
+}
+
+fn sslmode(citus: &CitusSettings, facts: &Facts) -> Advice {
+    const CHECK: &str = "sslmode";
+    let mode = citus
+        .node_conninfo
+        .split_whitespace()
+        .find_map(|pair| pair.strip_prefix("sslmode="))
+        .unwrap_or("prefer")
+        .trim_matches('\'')
+        .to_owned();
+    match mode.as_str() {
+        "verify-full" => ok(CHECK, "verify-full"),
+        "disable" | "allow" | "prefer" => warning(
+            CHECK,
+            format!(
+                "citus.node_conninfo has sslmode={mode}: traffic between nodes may go unencrypted"
+            ),
+            "Use sslmode=verify-full with sslrootcert, and certificates that carry the nodes' names.",
+        ),
+        _ if !facts.ssl => error(
+            CHECK,
+            format!("citus.node_conninfo has sslmode={mode}, but ssl is off on this server"),
+            "Set ssl = on with a certificate on every node.",
+        ),
+        _ => warning(
+            CHECK,
+            format!("sslmode={mode} encrypts, but does not prove who answers at an address"),
+            "Use sslmode=verify-full with sslrootcert, and certificates that carry the nodes' names.",
+        ),
+    }
+}
+
+fn prepared_transactions(facts: &Facts) -> Advice {
+    const CHECK: &str = "max_prepared_transactions";
+    match facts.max_prepared_transactions {
+        0 => error(
+            CHECK,
+            "it is 0, so Citus cannot commit across nodes",
+            "Set it to at least max_connections and restart.",
+        ),
+        count => ok(CHECK, count.to_string()),
+    }
+}
+
+fn wal_level(facts: &Facts) -> Advice {
+    const CHECK: &str = "wal_level";
+    match facts.wal_level.as_str() {
+        "logical" => ok(CHECK, "logical"),
+        level => warning(
+            CHECK,
+            format!("it is {level}: shards cannot be moved without blocking writes"),
+            "Set wal_level = logical on every node and restart.",
+        ),
+    }
+}
+
+/// Citus moves shards with pgoutput, which is approved by default, and splits them with a plugin of its own.
+fn output_plugins(citus: &CitusSettings) -> Advice {
+    const CHECK: &str = "output_plugin_libraries";
+    let Some(approved) = &citus.output_plugin_libraries else {
+        return ok(CHECK, "every library may decode");
+    };
+    let mut libraries: Vec<&str> = approved.split(',').map(str::trim).collect();
+    if libraries.iter().any(|library| library.trim_matches('"') == "citus") {
+        return ok(CHECK, approved);
+    }
+    libraries.retain(|library| !library.is_empty());
+    libraries.push("citus");
+    warning(
+        CHECK,
+        format!(
+            "it is {approved}: without citus, no shard is split, no tenant isolated and no table distributed by create_distributed_table_concurrently() unless writes are blocked; moving shards works"
+        ),
+        format!(
+            "ALTER SYSTEM SET output_plugin_libraries = {}; SELECT pg_reload_conf(); on every node",
+            libraries.join(", ")
+        ),
+    )
+}
+
+fn networks(facts: &Facts) -> Advice {
+    const CHECK: &str = "citus_fleet.allowed_networks";
+    if facts.allows_every_network {
+        return warning(
+            CHECK,
+            "every address is allowed: whoever controls DNS can have a server of theirs registered",
+            "List the networks that workers live in.",
+        );
+    }
+    ok(CHECK, "limited")
+}
+
+fn versions(facts: &Facts) -> Vec<Advice> {
+    facts
+        .extensions
+        .iter()
+        .map(|(name, installed, packaged)| {
+            let check = "extension version";
+            if name == "citus_fleet" && *installed != facts.library_version {
+                return error(
+                    check,
+                    format!("citus_fleet {installed} is installed, but the library is {}", facts.library_version),
+                    "ALTER EXTENSION citus_fleet UPDATE; restart the server first if the package is newer than the library.",
+                );
+            }
+            if installed != packaged {
+                return warning(
+                    check,
+                    format!("{name} {installed} is installed; the package has {packaged}"),
+                    format!("ALTER EXTENSION {name} UPDATE; on every node"),
+                );
+            }
+            ok(check, format!("{name} {installed}"))
+        })
+        .collect()
+}
+
+fn worker_versions(facts: &Facts) -> Vec<Advice> {
+    let ours = |name: &str| {
+        facts.extensions.iter().find(|(n, ..)| n == name).map(|(_, version, _)| version)
+    };
+    facts
+        .workers
+        .iter()
+        .flat_map(|(worker, citus, vector)| {
+            [("citus", citus), ("vector", vector)].into_iter().filter_map(move |(name, theirs)| {
+                let ours = ours(name)?;
+                (theirs.as_ref() != Some(ours)).then(|| {
+                    let theirs = theirs.as_deref().unwrap_or("no");
+                    error(
+                        "version skew",
+                        format!("{worker} has {theirs} {name}, the coordinator has {ours}"),
+                        format!("ALTER EXTENSION {name} UPDATE TO '{ours}'; on that worker"),
+                    )
+                })
+            })
+        })
+        .collect()
+}
+
+fn sources(facts: &Facts) -> Vec<Advice> {
+    const CHECK: &str = "citus_fleet.workers";
+    if facts.sources.is_empty() {
+        return vec![warning(
+            CHECK,
+            "there is no source, so no worker is found",
+            "ALTER SYSTEM SET citus_fleet.workers = '<name>';",
+        )];
+    }
+    let failing = facts.dns.iter().map(|complaint| {
+        error(
+            CHECK,
+            complaint.clone(),
+            "Check the name server; what the source gave before stays in force.",
+        )
+    });
+    let empty = facts.unresolved_sources.iter().map(|source| {
+        warning(
+            CHECK,
+            format!("source {source} does not resolve to anything"),
+            "Check the name, or start a worker that has it.",
+        )
+    });
+    let findings: Vec<Advice> = failing.chain(empty).collect();
+    if findings.is_empty() { vec![ok(CHECK, facts.sources.clone())] } else { findings }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn healthy() -> Facts {
+        Facts {
+            shared_preload_libraries: "citus, citus_fleet".into(),
+            library_version: "0.1.0".into(),
+            citus: Some(CitusSettings {
+                own_host: Some("10.0.0.1".into()),
+                local_hostname: "localhost".into(),
+                node_conninfo: "sslmode=verify-full".into(),
+                output_plugin_libraries: Some("pgoutput, citus".into()),
+                ..CitusSettings::default()
+            }),
+            listen_addresses: "*".into(),
+            ssl: true,
+            wal_level: "logical".into(),
+            max_prepared_transactions: 200,
+            extensions: vec![("citus".into(), "13.2-1".into(), "13.2-1".into())],
+            sources: "worker".into(),
+            workers: vec![("w1".into(), Some("13.2-1".into()), None)],
+            ..Facts::default()
+        }
+    }
+
+    fn worst(facts: &Facts, check: &str) -> Outcome {
+        examine(facts)
+            .into_iter()
+            .filter(|finding| finding.check == check)
+            .map(|finding| finding.status)
+            .max_by_key(|status| *status as u8)
+            .unwrap()
+    }
+
+    #[test]
+    fn an_endpoint_for_everybody_is_a_warning_and_one_for_nobody_an_error() {
+        let served = |listen: &str, token| {
+            let at = Some(HttpFacts { listen: listen.parse().unwrap(), token });
+            http(&Facts { http: at, ..Facts::default() }).status
+        };
+        assert_eq!(served("127.0.0.1:9187", Token::NotAsked), Outcome::Ok);
+        assert_eq!(served("[::1]:9187", Token::NotAsked), Outcome::Ok);
+        assert_eq!(served("0.0.0.0:9187", Token::NotAsked), Outcome::Warning);
+        assert_eq!(served("10.0.0.1:9187", Token::Asked), Outcome::Ok);
+        assert_eq!(served("127.0.0.1:9187", Token::Unusable), Outcome::Error);
+        assert_eq!(http(&Facts::default()).status, Outcome::Ok);
+    }
+
+    #[test]
+    fn a_healthy_node_has_nothing_but_ok() {
+        let complaints: Vec<_> =
+            examine(&healthy()).into_iter().filter(|f| f.status != Outcome::Ok).collect();
+        assert_eq!(complaints, vec![]);
+    }
+
+    #[test]
+    fn every_check_can_fail() {
+        type Change = fn(&mut Facts);
+        let cases: [(&str, Outcome, Change); 19] = [
+            ("shared_preload_libraries", Outcome::Error, |f| {
+                f.shared_preload_libraries = "citus".into()
+            }),
+            ("shared_preload_libraries", Outcome::Error, |f| {
+                f.shared_preload_libraries = "citus_fleet,citus".into()
+            }),
+            ("shared_preload_libraries", Outcome::Error, |f| {
+                f.shared_preload_libraries = "citus_fleet".into()
+            }),
+            ("controller", Outcome::Error, |f| f.controller = Some("no".into())),
+            ("citus", Outcome::Warning, |f| f.citus = None),
+            ("coordinator_host", Outcome::Error, |f| {
+                f.citus.as_mut().unwrap().own_host = Some("localhost".into())
+            }),
+            ("coordinator_host", Outcome::Error, |f| {
+                let citus = f.citus.as_mut().unwrap();
+                citus.coordinator_host_setting = "c".into();
+                citus.coordinator_host_complaint = Some(("elsewhere".into(), "".into()));
+            }),
+            ("coordinator_host", Outcome::Warning, |f| f.citus.as_mut().unwrap().own_host = None),
+            ("citus.local_hostname", Outcome::Error, |f| f.listen_addresses = "10.0.0.1".into()),
+            ("sslmode", Outcome::Warning, |f| {
+                f.citus.as_mut().unwrap().node_conninfo = "sslmode=require".into()
+            }),
+            ("sslmode", Outcome::Warning, |f| {
+                f.citus.as_mut().unwrap().node_conninfo = String::new()
+            }),
+            ("max_prepared_transactions", Outcome::Error, |f| f.max_prepared_transactions = 0),
+            ("wal_level", Outcome::Warning, |f| f.wal_level = "replica".into()),
+            ("output_plugin_libraries", Outcome::Warning, |f| {
+                let approved = Some("pgoutput, test_decoding".into());
+                f.citus.as_mut().unwrap().output_plugin_libraries = approved;
+            }),
+            ("citus_fleet.allowed_networks", Outcome::Warning, |f| f.allows_every_network = true),
+            ("extension version", Outcome::Warning, |f| f.extensions[0].2 = "14".into()),
+            ("version skew", Outcome::Error, |f| f.workers[0].1 = Some("13.1-1".into())),
+            ("citus_fleet.workers", Outcome::Error, |f| f.dns.push("SERVFAIL".into())),
+            ("citus_fleet.workers", Outcome::Warning, |f| {
+                f.unresolved_sources.push("worker".into())
+            }),
+        ];
+        for (check, status, change) in cases {
+            let mut facts = healthy();
+            change(&mut facts);
+            assert_eq!(worst(&facts, check), status, "{check}");
+        }
+    }
+
+    #[test]
+    fn a_required_certificate_needs_ssl_here() {
+        let mut facts = healthy();
+        facts.ssl = false;
+        facts.citus.as_mut().unwrap().node_conninfo = "sslmode=require".into();
+        assert_eq!(worst(&facts, "sslmode"), Outcome::Error);
+    }
+}

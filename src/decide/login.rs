@@ -1,0 +1,46 @@
+//! Owns why a login to another server did not become a session, in words that stay the same.
+//! Must not know who wanted to log in, or what for.
+
+/// Why a connection to a server did not get as far as a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoginFailureKind {
+    Unresolvable,
+    NoRoute,
+    Refused,
+    Timeout,
+    Tls,
+    WrongPassword,
+    NotPermitted,
+    DatabaseMissing,
+    StartingUp,
+    TooManyConnections,
+    /// The answer was not PostgreSQL's, was too large, or broke off.
+    Protocol,
+    Other,
+}
+
+impl LoginFailureKind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unresolvable => "unresolvable",
+            Self::NoRoute => "no route",
+            Self::Refused => "refused",
+            Self::Timeout => "timeout",
+            Self::Tls => "TLS",
+            Self::WrongPassword => "wrong password",
+            Self::NotPermitted => "not permitted",
+            Self::DatabaseMissing => "database missing",
+            Self::StartingUp => "starting up",
+            Self::TooManyConnections => "too many connections",
+            Self::Protocol => "protocol",
+            Self::Other => "other",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoginFailure {
+    pub kind: LoginFailureKind,
+    /// The server's or libpq's own words, in one line.
+    pub message: String,
+}

@@ -1,0 +1,262 @@
+//! Owns the checks of whole nodes: whether they answer, what they run, what they hold.
+//! Must not look into a table.
+
+use crate::condition::Condition;
+use crate::login::LoginFailureKind as Kind;
+use crate::search::vector::finding::{Evidence, Finding, Remedy};
+use crate::search::vector::fleet::{Fleet, FleetNode, literal};
+use crate::search::vector::model::NodeEvidence;
+use crate::search::vector::sizes::{human, megabytes};
+
+/// pgvector's defects end with this version.
+const SOUND: [u32; 3] = [0, 8, 4];
+
+/// Vector indexes against `effective_cache_size`.
+const FULL: f64 = 1.0;
+const NEARLY_FULL: f64 = 0.8;
+/// The share of a host's memory that PostgreSQL's documentation advises for `effective_cache_size`.
+const CACHE_SHARE: f64 = 0.75;
+
+pub fn unreachable(fleet: &Fleet<'_>) -> Vec<Finding> {
+    let silent = fleet.nodes.iter().filter_map(|node| {
+        let failure = node.answer.err()?;
+        Some(Finding {
+            status: silence(failure.kind),
+            subject: node.subject(),
+            symptom: format!("{} does not answer: {}", node.address, failure.message),
+            evidence: Evidence::exact("answer", format!("{:?}", failure.kind), "Ok"),
+            remedy: None,
+        })
+    });
+    let disabled = fleet.nodes.iter().filter(|node| !node.active).map(|node| Finding {
+        status: Condition::Red,
+        subject: node.subject(),
+        symptom: format!("{} is disabled in pg_dist_node", node.address),
+        evidence: Evidence::exact("isactive", false, true),
+        remedy: Some(Remedy::on_coordinator(format!(
+            "SELECT pg_catalog.citus_activate_node({}, {})",
+            literal(&node.name),
+            node.port
+        ))),
+    });
+    silent.chain(disabled).collect()
+}
+
+/// How bad it is that a node has not answered: unknown where only our own question failed, as Citus's
+/// connections may well do better.
+pub fn silence(kind: Kind) -> Condition {
+    match kind {
+        Kind::Unresolvable
+        | Kind::NoRoute
+        | Kind::Refused
+        | Kind::Timeout
+        | Kind::DatabaseMissing
+        | Kind::StartingUp
+        | Kind::TooManyConnections => Condition::Red,
+        Kind::Tls | Kind::WrongPassword | Kind::NotPermitted | Kind::Protocol | Kind::Other => {
+            Condition::Unknown
+        }
+    }
+}
+
+pub fn placement_missing(fleet: &Fleet<'_>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for table in &fleet.tables {
+        for placement in &table.placements {
+            let gone = placement.relation.is_none() && fleet.node(placement).answer.is_ok();
+            if !gone && placement.healthy {
+                continue;
+            }
+            let (what, node) = (table.name, &fleet.node(placement).address);
+            findings.push(Finding {
+                status: Condition::Red,
+                subject: fleet.subject(table, placement),
+                symptom: match gone {
+                    true => format!("the placement of {what} on {node} has no table"),
+                    false => format!("Citus does not use the placement of {what} on {node}"),
+                },
+                evidence: Evidence::exact(
+                    "placement",
+                    if gone { "missing" } else { "inactive" },
+                    "active",
+                ),
+                remedy: None,
+            });
+        }
+    }
+    findings
+}
+
+/// Each node's evidence, with the coordinator's beside it.
+fn compared<'f>(
+    fleet: &'f Fleet<'_>,
+) -> impl Iterator<Item = (&'f FleetNode<'f>, &'f NodeEvidence, &'f NodeEvidence)> {
+    let own = fleet.nodes.iter().find(|node| node.is_coordinator()).and_then(|n| n.answer.ok());
+    fleet
+        .nodes
+        .iter()
+        .filter(|node| !node.is_coordinator())
+        .filter_map(move |node| Some((node, node.answer.ok()?, own?)))
+}
+
+pub fn extension_skew(fleet: &Fleet<'_>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (node, theirs, ours) in compared(fleet) {
+        for (name, version) in &ours.extensions {
+            let found = theirs.extensions.get(name);
+            if found == Some(version) {
+                continue;
+            }
+            let wanted = literal(version);
+            let (status, shown, sql) = match found {
+                None => (Condition::Red, "no", format!("CREATE EXTENSION {name} VERSION {wanted}")),
+                Some(found) => (
+                    Condition::Yellow,
+                    found.as_str(),
+                    format!("ALTER EXTENSION {name} UPDATE TO {wanted}"),
+                ),
+            };
+            findings.push(Finding {
+                status,
+                subject: node.subject(),
+                symptom: format!(
+                    "{} has {shown} {name}, the coordinator has {version}",
+                    node.address
+                ),
+                evidence: Evidence::exact("extversion", shown, version.as_str()),
+                // The worker alone is to be changed.
+                remedy: Some(node.remedy("SET citus.enable_ddl_propagation = off").then(sql)),
+            });
+        }
+    }
+    findings
+}
+
+pub fn extension_buggy(fleet: &Fleet<'_>) -> Vec<Finding> {
+    let affected = |evidence: &NodeEvidence| {
+        let version = evidence.extensions.get("vector")?;
+        let has_graphs =
+            evidence.relations.iter().flat_map(|r| &r.indexes).any(|index| index.method == "hnsw");
+        (has_graphs && numbers(version)? < SOUND).then(|| version.clone())
+    };
+    fleet
+        .nodes
+        .iter()
+        .filter_map(|node| {
+            let version = affected(node.answer.ok()?)?;
+            Some(Finding {
+                status: Condition::Yellow,
+                subject: node.subject(),
+                symptom: format!("{} runs vector {version}", node.address),
+                evidence: Evidence::exact("extversion of vector", version, "0.8.4"),
+                remedy: Some(Remedy::on_coordinator("ALTER EXTENSION vector UPDATE")),
+            })
+        })
+        .collect()
+}
+
+/// `0.8.2` as numbers that can be compared.
+fn numbers(version: &str) -> Option<[u32; 3]> {
+    let mut parts = version.split('.').map(|part| part.parse().ok());
+    Some([parts.next()??, parts.next().unwrap_or(Some(0))?, parts.next().unwrap_or(Some(0))?])
+}
+
+pub fn setting_drift(fleet: &Fleet<'_>) -> Vec<Finding> {
+    let is_search = |name: &str| name.starts_with("hnsw.") || name.starts_with("ivfflat.");
+    let set = |name: &str, value: &str| {
+        let (name, value) = (literal(name), literal(value));
+        Remedy::on_coordinator(format!("SELECT fleet.set_search_option({name}, {value})"))
+    };
+    let mut findings = Vec::new();
+    for (node, theirs, ours) in compared(fleet) {
+        for (name, setting) in ours.settings.iter().filter(|(name, _)| is_search(name)) {
+            let Some(found) = theirs.settings.get(name).filter(|s| s.value != setting.value) else {
+                continue;
+            };
+            findings.push(Finding {
+                status: Condition::Yellow,
+                subject: node.subject(),
+                symptom: format!(
+                    "{name} is {} on {}, and {} on the coordinator",
+                    found.value, node.address, setting.value
+                ),
+                evidence: Evidence::exact("setting", found.value.as_str(), setting.value.as_str()),
+                remedy: Some(set(name, &setting.value)),
+            });
+        }
+    }
+    let sharded = fleet.tables.iter().any(|table| table.sharded);
+    let own = fleet.nodes.iter().find(|node| node.is_coordinator());
+    let Some((node, ours)) = own.and_then(|n| Some((n, n.answer.ok()?))).filter(|_| sharded) else {
+        return findings;
+    };
+    let settings = &ours.settings;
+    if settings.get("citus.propagate_set_commands").is_some_and(|s| s.session == "local") {
+        return findings;
+    }
+    for (name, setting) in settings.iter().filter(|(n, s)| is_search(n) && s.session != s.value) {
+        findings.push(Finding {
+            status: Condition::Yellow,
+            subject: node.subject(),
+            symptom: format!(
+                "this session has {name} = {}, which the workers do not get: they use their own",
+                setting.session
+            ),
+            evidence: Evidence::exact("setting", setting.session.as_str(), setting.value.as_str()),
+            remedy: Some(Remedy::on_coordinator(format!("RESET {name}")).then(format!(
+                "SELECT fleet.set_search_option({}, {})",
+                literal(name),
+                literal(&setting.session)
+            ))),
+        });
+    }
+    findings
+}
+
+pub fn memory_fit(fleet: &Fleet<'_>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for node in &fleet.nodes {
+        let (Ok(evidence), Some(cache)) = (node.answer, node.bytes("effective_cache_size")) else {
+            continue;
+        };
+        let (held, cache) = (index_bytes(evidence) as f64, cache as f64);
+        let ratio = held / cache;
+        if ratio <= NEARLY_FULL {
+            continue;
+        }
+        // A setting far below what the host has is the first thing to mend.
+        let could = evidence.resources.memory.map(|memory| memory as f64 * CACHE_SHARE);
+        let remedy = could.filter(|&could| held <= could * NEARLY_FULL).map(|could| {
+            let size = megabytes(could);
+            node.remedy(format!("ALTER SYSTEM SET effective_cache_size = '{size}MB'"))
+                .then("SELECT pg_catalog.pg_reload_conf()")
+        });
+        findings.push(Finding {
+            status: if ratio > FULL { Condition::Red } else { Condition::Yellow },
+            subject: node.subject(),
+            symptom: format!(
+                "the vector indexes on {} have {}, and effective_cache_size is {}",
+                node.address,
+                human(held),
+                human(cache)
+            ),
+            evidence: Evidence::estimated(
+                "index bytes per byte of effective_cache_size",
+                rounded(ratio),
+                NEARLY_FULL,
+            ),
+            remedy,
+        });
+    }
+    findings
+}
+
+/// Bytes of all vector indexes of a node.
+pub fn index_bytes(evidence: &NodeEvidence) -> u64 {
+    evidence.relations.iter().flat_map(|r| &r.indexes).map(|index| index.bytes()).sum()
+}
+
+/// Three digits are what an estimate is worth.
+pub fn rounded(value: f64) -> f64 {
+    (value * 1000.0).round() / 1000.0
+}

@@ -1,0 +1,254 @@
+//! Owns the checks across nodes: how evenly rows are spread, whether replicas agree, what moves.
+//! Must not look at one placement alone.
+
+use super::nodes::rounded;
+use crate::condition::Condition;
+use crate::search::vector::finding::{Concern, Evidence, Finding, Remedy};
+use crate::search::vector::fleet::{Fleet, Kind, Placement, Table, literal, quote};
+use crate::search::vector::model::{CatalogShard, Relation};
+use crate::search::vector::progress;
+
+/// The largest against the mean.
+const UNEVEN: f64 = 1.5;
+/// Replicas are counted by estimates: less than this share, or so few rows, is no difference.
+const APART: f64 = 0.1;
+const APART_ROWS: f64 = 100.0;
+
+pub fn skew(fleet: &Fleet<'_>) -> Vec<Finding> {
+    let distributed = fleet.tables.iter().filter(|table| table.kind == Kind::Distributed);
+    let shards = distributed.filter_map(|table| uneven_shards(fleet, table));
+    shards.chain(uneven_nodes(fleet)).collect()
+}
+
+/// A shard that holds one tenant alone cannot be divided any more.
+fn is_divisible(shard: &CatalogShard) -> bool {
+    shard.minimum != shard.maximum
+}
+
+fn uneven_shards(fleet: &Fleet<'_>, table: &Table<'_>) -> Option<Finding> {
+    let mut rows = Vec::new();
+    for placement in &table.placements {
+        let shard = placement.shard.filter(|shard| is_divisible(shard));
+        if let Some(shard) = shard {
+            // One placement that is not known could be the largest.
+            rows.push((shard, placement, placement.relation?.rows()));
+        }
+    }
+    let total: f64 = rows.iter().map(|(_, _, rows)| rows).sum();
+    let (shard, placement, most) = rows.iter().max_by(|a, b| a.2.total_cmp(&b.2))?;
+    let ratio = most / (total / rows.len() as f64);
+    if rows.len() < 2 || total < fleet.thresholds.index_min_rows || ratio <= UNEVEN {
+        return None;
+    }
+    let name = literal(table.name);
+    Some(Finding {
+        status: Condition::Yellow,
+        subject: fleet.subject(table, placement),
+        symptom: format!(
+            "shard {} of {} has {ratio:.1} times the rows of a mean shard",
+            shard.shardid, table.name
+        ),
+        evidence: Evidence::estimated("rows per row of a mean shard", rounded(ratio), UNEVEN),
+        remedy: table.distribution_column.map(|column| {
+            let column = quote(column);
+            Remedy::on_coordinator(format!(
+                "SELECT pg_catalog.isolate_tenant_to_new_shard({name}, (SELECT {column} FROM {} \
+                 WHERE pg_catalog.get_shard_id_for_distribution_column({name}, {column}) = {} \
+                 GROUP BY 1 ORDER BY pg_catalog.count(*) DESC LIMIT 1), 'CASCADE', {})",
+                table.name,
+                shard.shardid,
+                transfer_mode(std::iter::once(table.shell))
+            ))
+        }),
+    })
+}
+
+/// Bytes of vector indexes of distributed tables, on the nodes that are there for shards.
+fn uneven_nodes(fleet: &Fleet<'_>) -> Option<Finding> {
+    let mut held: Vec<(usize, f64)> = Vec::new();
+    for (number, node) in fleet.nodes.iter().enumerate().filter(|(_, node)| node.holds_shards) {
+        node.answer.ok()?;
+        held.push((number, 0.0));
+    }
+    let mut rows = 0.0;
+    for (table, placement, relation) in fleet.placements() {
+        let Some(node) = held.iter_mut().find(|(number, _)| *number == placement.node) else {
+            continue;
+        };
+        if table.kind == Kind::Distributed {
+            node.1 += relation.indexes.iter().map(|index| index.bytes()).sum::<u64>() as f64;
+            rows += relation.rows();
+        }
+    }
+    let mean = held.iter().map(|(_, bytes)| bytes).sum::<f64>() / held.len().max(1) as f64;
+    let (number, most) = held.iter().max_by(|a, b| a.1.total_cmp(&b.1))?;
+    let ratio = most / mean;
+    if held.len() < 2 || rows < fleet.thresholds.index_min_rows || mean == 0.0 || ratio <= UNEVEN {
+        return None;
+    }
+    Some(Finding {
+        status: Condition::Yellow,
+        subject: fleet.nodes[*number].subject(),
+        symptom: format!(
+            "{} holds {ratio:.1} times the vector indexes of a mean node",
+            fleet.nodes[*number].address
+        ),
+        evidence: Evidence::estimated(
+            "index bytes per byte of a mean node",
+            rounded(ratio),
+            UNEVEN,
+        ),
+        remedy: Some(rebalance(fleet)),
+    })
+}
+
+/// How shards can be moved: without blocking writes only where all of their rows have an identity.
+fn transfer_mode<'a>(mut shells: impl Iterator<Item = &'a Relation>) -> &'static str {
+    if shells.all(|shell| shell.has_identity) { "'auto'" } else { "'block_writes'" }
+}
+
+fn rebalance(fleet: &Fleet<'_>) -> Remedy {
+    let distributed = fleet.tables.iter().filter(|table| table.kind == Kind::Distributed);
+    let mode = transfer_mode(distributed.map(|table| table.shell));
+    Remedy::on_coordinator(format!(
+        "SELECT pg_catalog.citus_rebalance_start(shard_transfer_mode => {mode})"
+    ))
+}
+
+pub fn divergence(fleet: &Fleet<'_>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for table in fleet.tables.iter().filter(|table| table.sharded) {
+        let mut shards: Vec<i64> =
+            table.placements.iter().filter_map(|p| Some(p.shard?.shardid)).collect();
+        shards.dedup();
+        for shardid in shards {
+            findings.extend(diverged(fleet, table, shardid));
+        }
+    }
+    findings
+}
+
+fn diverged(fleet: &Fleet<'_>, table: &Table<'_>, shardid: i64) -> Option<Finding> {
+    let replicas =
+        table.placements.iter().filter(|p| p.shard.is_some_and(|s| s.shardid == shardid));
+    let known: Vec<(&Placement<'_>, &Relation)> = replicas
+        .filter_map(|placement| Some((placement, placement.relation?)))
+        // Pages without rows: the statistics are lost, and the number is not known.
+        .filter(|(_, relation)| relation.rows() > 0.0 || relation.pages == Some(0))
+        .collect();
+    let by_rows = |a: &&(&Placement<'_>, &Relation), b: &&(&Placement<'_>, &Relation)| {
+        a.1.rows().total_cmp(&b.1.rows())
+    };
+    let (few, most) = (known.iter().min_by(by_rows)?, known.iter().max_by(by_rows)?);
+    let (fewer, more) = (few.1.rows(), most.1.rows());
+    if more - fewer < APART_ROWS || more - fewer < APART * more {
+        return None;
+    }
+    let (from, to) = (fleet.node(most.0), fleet.node(few.0));
+    Some(Finding {
+        status: Condition::Red,
+        subject: fleet.subject(table, few.0),
+        symptom: format!(
+            "{} has {} rows on {}, and {} on {}",
+            few.1.quoted,
+            fewer.round(),
+            to.address,
+            more.round(),
+            from.address
+        ),
+        evidence: Evidence::estimated("rows", fewer.round(), more.round()),
+        remedy: recopy(fleet, table, few, most),
+    })
+}
+
+/// Empties the smaller replica and has the larger one's node copy its rows there, both by way of the
+/// coordinator.
+fn recopy(
+    fleet: &Fleet<'_>,
+    table: &Table<'_>,
+    to: &(&Placement<'_>, &Relation),
+    from: &(&Placement<'_>, &Relation),
+) -> Option<Remedy> {
+    let run = |placement: &Placement<'_>, command: String| {
+        let node = fleet.node(placement);
+        format!(
+            "SELECT * FROM pg_catalog.master_run_on_worker(ARRAY[{}], ARRAY[{}], ARRAY[{}], false)",
+            literal(&node.name),
+            node.port,
+            literal(&command)
+        )
+    };
+    let target = fleet.node(to.0).nodeid?;
+    let empty = format!("SET citus.enable_manual_changes_to_shards = on; TRUNCATE {}", to.1.quoted);
+    let copy = format!(
+        "SELECT pg_catalog.worker_copy_table_to_node({}::pg_catalog.regclass, {target})",
+        literal(&from.1.quoted)
+    );
+    Some(
+        Remedy::on_coordinator(run(to.0, empty))
+            .then(run(from.0, copy))
+            .then(format!("ANALYZE {}", table.name)),
+    )
+}
+
+pub fn moving(fleet: &Fleet<'_>) -> Vec<Finding> {
+    let clean = || Remedy::on_coordinator("CALL pg_catalog.citus_cleanup_orphaned_resources()");
+    let mut findings: Vec<Finding> = fleet
+        .arrivals
+        .iter()
+        .map(|arrival| {
+            let node = &fleet.nodes[arrival.node];
+            let (status, words) = match arrival.leaves {
+                true => (Condition::Green, "has moved away and is about to be removed"),
+                false => {
+                    (Condition::Yellow, "is on its way there, or was left by a move that failed")
+                }
+            };
+            Finding {
+                status,
+                subject: Concern {
+                    node: Some(node.address.clone()),
+                    table: Some(arrival.table.to_owned()),
+                    shardid: Some(arrival.shardid),
+                    index: None,
+                },
+                symptom: format!("{} on {} {words}", arrival.relation.quoted, node.address),
+                evidence: Evidence::estimated("done", progress::of_arrival(fleet, arrival), 1.0),
+                remedy: Some(clean()),
+            }
+        })
+        .collect();
+    for node in &fleet.nodes {
+        let slots = node.answer.map(|evidence| evidence.slots.as_slice()).unwrap_or_default();
+        findings.extend(slots.iter().map(|slot| Finding {
+            status: Condition::Yellow,
+            subject: node.subject(),
+            symptom: format!(
+                "replication slot {} on {} keeps WAL for a shard that moves",
+                slot.name, node.address
+            ),
+            evidence: Evidence::exact("bytes of WAL kept", slot.retained, None::<u64>),
+            remedy: Some(clean()),
+        }));
+    }
+    findings
+}
+
+pub fn job(fleet: &Fleet<'_>) -> Vec<Finding> {
+    let failed = fleet.job.filter(|job| ["failed", "failing"].contains(&job.state.as_str()));
+    failed
+        .map(|job| Finding {
+            status: Condition::Yellow,
+            subject: Concern::default(),
+            symptom: format!(
+                "background job {} ({}) has failed: {}",
+                job.id,
+                job.description,
+                job.message.as_deref().unwrap_or("no message")
+            ),
+            evidence: Evidence::exact("state", job.state.as_str(), "finished"),
+            remedy: Some(rebalance(fleet)),
+        })
+        .into_iter()
+        .collect()
+}

@@ -1,0 +1,249 @@
+//! Owns the table of cases: which harm to a healthy cluster makes which check speak, how bad it is,
+//! and what comes close without being harm.
+
+use super::world::{ROWS, World};
+use crate::condition::Condition::{self, *};
+use crate::login::LoginFailureKind;
+use crate::search::vector::model::*;
+
+type Harm = fn(&mut World);
+
+pub const CASES: &[(&str, Condition, Harm)] = &[
+    ("node_unreachable", Red, |w| w.silence(1, LoginFailureKind::Timeout)),
+    ("node_unreachable", Red, |w| w.silence(1, LoginFailureKind::Refused)),
+    // Citus's own connections may do better than ours.
+    ("node_unreachable", Unknown, |w| w.silence(1, LoginFailureKind::NotPermitted)),
+    ("node_unreachable", Red, |w| w.catalogs.nodes[1].isactive = false),
+    ("placement_missing", Red, |w| drop(w.worker(1).relations.remove(0))),
+    ("placement_missing", Red, |w| w.catalogs.placements[0].state = 3),
+    ("ext_skew", Yellow, |w| version(w, "0.8.4")),
+    ("ext_skew", Red, |w| drop(w.worker(1).extensions.remove("vector"))),
+    ("ext_buggy", Yellow, |w| version(w, "0.8.3")),
+    ("ext_buggy", Yellow, |w| version(w, "0.7")),
+    ("memory_fit", Yellow, |w| set(w, "effective_cache_size", 60_000_000)),
+    ("memory_fit", Red, |w| set(w, "effective_cache_size", 8192)),
+    ("guc_drift", Yellow, |w| set(w, "hnsw.ef_search", 100)),
+    ("guc_drift", Yellow, |w| {
+        w.own.settings.get_mut("hnsw.ef_search").unwrap().session = "200".into()
+    }),
+    ("recall_low", Yellow, |w| drop(w.measure(0.88, 0.93).clone())),
+    ("recall_low", Red, |w| drop(w.measure(0.77, 0.82).clone())),
+    ("index_missing", Red, |w| w.shard(0).indexes.clear()),
+    ("index_missing", Yellow, |w| w.tables(|table| table.indexes.clear())),
+    // Few rows, but unlike all other shards.
+    ("index_missing", Yellow, |w| {
+        w.shard(0).indexes.clear();
+        w.shard(0).live = 10;
+    }),
+    ("not_indexable", Yellow, |w| unindexed_column(w, -1)),
+    ("not_indexable", Yellow, |w| unindexed_column(w, 3072)),
+    ("not_indexable", Yellow, |w| unindexed_column(w, 8000)),
+    ("index_invalid", Red, |w| w.index(0).valid = false),
+    ("index_invalid", Yellow, |w| {
+        let twin = Index { oid: 999, name: "twin".into(), ..w.index(0).clone() };
+        w.index(0).valid = false;
+        w.shard(0).indexes.push(twin);
+    }),
+    ("ccnew_leftover", Yellow, |w| leave(w.shard(0), "items_v_idx_100_ccnew")),
+    ("ccnew_leftover", Yellow, |w| leave(w.shell(), "items_v_idx_ccnew1")),
+    ("shell_invalid", Yellow, |w| w.shell().indexes[0].valid = false),
+    ("def_drift", Yellow, |w| w.index(0).definition = Some("hnsw (v public.vector_ip_ops)".into())),
+    ("def_drift", Yellow, |w| {
+        w.index(0).options = vec!["m=8".into()];
+        w.index(0).definition = Some("hnsw (v public.vector_l2_ops) WITH (m='8')".into());
+    }),
+    ("def_drift", Yellow, |w| {
+        let extra = Index { oid: 999, name: "mine".into(), ..w.index(0).clone() };
+        w.shard(0).indexes.push(extra);
+    }),
+    ("option_not_applied", Yellow, |w| w.indexes(|index| index.options = vec!["m=32".into()])),
+    ("option_not_applied", Yellow, |w| {
+        w.ivfflat(50, 700, 700);
+        w.index(0).options = vec!["lists=60".into()];
+    }),
+    ("empty_graph", Red, |w| empty(w, Some(0.5))),
+    ("empty_graph", Yellow, |w| empty(w, Some(1.0))),
+    ("empty_graph", Yellow, |w| empty(w, None)),
+    ("index_unused", Yellow, |w| {
+        w.indexes(|index| index.scans = 0);
+        w.shard(0).seq_scans = 60;
+        w.shard(1).seq_scans = 60;
+    }),
+    ("build_running", Yellow, |w| build(w, None)),
+    ("build_stalled", Red, |w| build(w, Some(700.0))),
+    ("build_spill", Yellow, |w| set(w, "maintenance_work_mem", 64 << 20 >> 2)),
+    ("build_oom", Red, |w| {
+        set(w, "maintenance_work_mem", 100 << 30);
+        count(w.shard(0), 40_000_000);
+    }),
+    ("ivf_build_mem", Yellow, |w| {
+        w.ivfflat(50, 700, 700);
+        set(w, "maintenance_work_mem", 1 << 20);
+    }),
+    ("disk_for_rebuild", Red, |w| w.worker(1).resources.disk_free = Some(1 << 20)),
+    ("bloat", Yellow, |w| {
+        let pages = w.index(0).pages.unwrap();
+        w.index(0).pages = Some(pages * 2);
+    }),
+    ("dead_tuples", Yellow, |w| w.shard(0).dead = ROWS / 7),
+    ("dead_tuples", Red, |w| w.shard(0).dead = ROWS / 2),
+    ("vacuum_stuck", Yellow, |w| vacuum(w, "vacuuming indexes", 700.0)),
+    ("unindexed_rows", Green, |w| w.shard(0).columns[0].null_fraction = Some(0.005)),
+    ("unindexed_rows", Yellow, |w| w.shard(0).columns[0].null_fraction = Some(0.2)),
+    ("stats_stale", Yellow, |w| w.shard(0).modified = ROWS),
+    ("stats_stale", Yellow, |w| {
+        w.shard(0).modified = 2000;
+        w.shard(0).reltuples = -1.0;
+    }),
+    ("ivf_training", Red, |w| w.ivfflat(50, 50, 700)),
+    ("ivf_training", Yellow, |w| w.ivfflat(50, 200, 700)),
+    ("ivf_lists", Yellow, |w| w.ivfflat(1000, 2000, 2000)),
+    ("ivf_lists", Yellow, |w| w.ivfflat(5, 700, 700)),
+    ("skew", Yellow, |w| count(w.shard(0), 10 * ROWS)),
+    ("skew", Yellow, |w| {
+        let pages = w.index(0).pages.unwrap();
+        w.index(0).pages = Some(pages * 10);
+    }),
+    ("replica_divergence", Red, |w| w.worker(1).relations[1].live = ROWS / 2),
+    ("move_in_flight", Yellow, |w| {
+        let copy = Relation { oid: 999, pages: Some(100), ..w.shard(0).clone() };
+        w.worker(2).relations.push(copy);
+    }),
+    ("move_in_flight", Yellow, |w| {
+        w.worker(1).slots.push(Slot { name: "citus_shard_move_slot_1".into(), ..Slot::default() })
+    }),
+    ("move_in_flight", Green, |w| {
+        let copy = Relation { oid: 999, ..w.shard(0).clone() };
+        w.worker(2).relations.push(copy);
+        let object = "public.items_100".to_owned();
+        w.catalogs.cleanups.push(Cleanup { groupid: 2, object, policy: 2 });
+    }),
+    ("job_failed", Yellow, |w| w.catalogs.job.as_mut().unwrap().state = "failed".into()),
+];
+
+pub const NEAR_MISSES: &[(&str, Harm)] = &[
+    ("index_missing", |w| {
+        w.tables(|table| {
+            table.indexes.clear();
+            table.live = 9_999;
+        })
+    }),
+    // The node does not answer: that is said once, and not taken for a missing table.
+    ("placement_missing", |w| w.silence(1, LoginFailureKind::Timeout)),
+    ("guc_drift", |w| {
+        w.own.settings.get_mut("hnsw.ef_search").unwrap().session = "200".into();
+        w.own.settings.get_mut("citus.propagate_set_commands").unwrap().session = "local".into();
+    }),
+    ("recall_low", |w| drop(w.measure(0.9, 0.95).clone())),
+    // Measured before a rebuild, by other settings, on another node.
+    ("recall_low", |w| w.measure(0.5, 0.6).filenode += 1),
+    ("recall_low", |w| w.measure(0.5, 0.6).settings = "hnsw.ef_search=20".into()),
+    ("recall_low", |w| w.measure(0.5, 0.6).nodename = "w2".into()),
+    ("index_invalid", |w| {
+        w.index(0).valid = false;
+        build(w, None);
+    }),
+    ("ccnew_leftover", |w| {
+        leave(w.shard(0), "items_v_idx_100_ccnew");
+        w.worker(1).builds.push(Build { relation: 300, index: 999, ..Build::default() });
+    }),
+    ("ext_buggy", |w| {
+        version(w, "0.8.3");
+        w.ivfflat(50, 700, 700);
+        w.worker(1).relations[1].indexes.clear();
+    }),
+    // The order of options is no difference.
+    ("def_drift", |w| {
+        w.indexes(|index| {
+            index.options = vec!["m=8".into(), "ef_construction=32".into()];
+            index.definition =
+                Some("hnsw (v public.vector_l2_ops) WITH (m='8', ef_construction='32')".into());
+        });
+        w.index(0).options.reverse();
+        w.index(0).definition =
+            Some("hnsw (v public.vector_l2_ops) WITH (ef_construction='32', m='8')".into());
+    }),
+    // While the table is locked the definition is not known.
+    ("def_drift", |w| w.index(0).definition = None),
+    ("build_stalled", |w| build(w, Some(100.0))),
+    ("bloat", |w| w.index(0).pages = None),
+    ("dead_tuples", |w| {
+        w.shard(0).live = 100;
+        w.shard(0).dead = 800;
+    }),
+    ("vacuum_stuck", |w| vacuum(w, "scanning heap", 700.0)),
+    ("vacuum_stuck", |w| vacuum(w, "vacuuming indexes", 100.0)),
+    ("ivf_training", |w| w.ivfflat(50, 700, 1300)),
+    // A shard of one tenant cannot be divided.
+    ("skew", |w| {
+        count(w.shard(0), 10 * ROWS);
+        w.catalogs.shards[0].maximum = w.catalogs.shards[0].minimum;
+    }),
+    // A node that does not answer may be the largest.
+    ("skew", |w| {
+        count(w.shard(0), 10 * ROWS);
+        w.silence(2, LoginFailureKind::Timeout);
+    }),
+    // Pages without rows: the statistics were lost.
+    ("replica_divergence", |w| {
+        let relation = &mut w.worker(1).relations[1];
+        (relation.live, relation.reltuples) = (0, -1.0);
+        (relation.last_vacuum, relation.last_analyze) = (None, None);
+    }),
+    ("job_failed", |w| w.catalogs.job = None),
+];
+
+/// So many rows, known by the statistics alone.
+fn count(relation: &mut Relation, rows: u64) {
+    (relation.live, relation.reltuples) = (rows, -1.0);
+}
+
+fn set(world: &mut World, name: &str, value: u64) {
+    world.worker(1).settings.get_mut(name).unwrap().value = value.to_string();
+}
+
+fn version(world: &mut World, version: &str) {
+    world.worker(1).extensions.insert("vector".into(), version.into());
+}
+
+fn unindexed_column(world: &mut World, dimensions: i32) {
+    world.tables(|table| {
+        table.indexes.clear();
+        table.columns[0].dimensions = dimensions;
+    });
+}
+
+fn leave(relation: &mut Relation, name: &str) {
+    let leftover =
+        Index { oid: 999, name: name.into(), valid: false, ..relation.indexes[0].clone() };
+    relation.indexes.push(leftover);
+}
+
+fn empty(world: &mut World, null_fraction: Option<f64>) {
+    if let Some(Metapage::Hnsw { has_entry, .. }) = &mut world.index(0).meta {
+        *has_entry = false;
+    }
+    world.shard(0).columns[0].null_fraction = null_fraction;
+}
+
+fn build(world: &mut World, waiting: Option<f64>) {
+    let now = world.own.observed_at;
+    world.worker(1).builds.push(Build {
+        relation: 300,
+        index: 301,
+        phase: "building index".into(),
+        started: now - 1000.0,
+        waiting_since: waiting.map(|seconds| now - seconds),
+        ..Build::default()
+    });
+}
+
+fn vacuum(world: &mut World, phase: &str, taken: f64) {
+    let now = world.own.observed_at;
+    world.worker(1).vacuums.push(Vacuum {
+        relation: 300,
+        phase: phase.into(),
+        started: now - taken,
+        ..Vacuum::default()
+    });
+}

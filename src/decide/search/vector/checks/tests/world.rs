@@ -1,0 +1,263 @@
+//! Owns a healthy cluster in memory: a coordinator, two workers, a table of two shards with an hnsw
+//! and a reference table, which tests then harm. Must not check anything.
+
+use crate::login::{LoginFailure, LoginFailureKind};
+use crate::search::vector::fleet::{Fleet, Sources, Thresholds};
+use crate::search::vector::model::*;
+use crate::search::vector::sizes::{graph_pages, value_bytes};
+use std::collections::BTreeMap;
+
+pub const ROWS: u64 = 50_000;
+const DIMENSIONS: i32 = 64;
+const NOW: f64 = 1_000_000.0;
+
+pub struct World {
+    pub own: NodeEvidence,
+    pub catalogs: Catalogs,
+    pub answers: BTreeMap<i32, NodeAnswer>,
+    pub recalls: Vec<RecallResult>,
+}
+
+impl World {
+    pub fn new() -> Self {
+        let shells = vec![
+            relation(10, "items", vec![index(11, "items_v_idx", 0)], 0),
+            relation(20, "tags", vec![index(21, "tags_v_idx", 0)], 0),
+        ];
+        let tags =
+            |oid| relation(oid, "tags_200", vec![index(oid + 1, "tags_v_idx_200", ROWS)], ROWS);
+        let items = |oid, shard: i64| {
+            let built = index(oid + 1, &format!("items_v_idx_{shard}"), ROWS);
+            relation(oid, &format!("items_{shard}"), vec![built], ROWS)
+        };
+        let mut world = Self {
+            own: node([shells, vec![tags(100)]].concat()),
+            catalogs: Catalogs {
+                nodes: [(1, 0, "c"), (2, 1, "w1"), (3, 2, "w2")].map(catalog_node).to_vec(),
+                tables: vec![
+                    table(10, "distributed", Some("tenant")),
+                    table(20, "reference", None),
+                ],
+                shards: vec![
+                    shard(10, 100, "items", Some((-2_147_483_648, -1)), 11),
+                    shard(10, 101, "items", Some((0, 2_147_483_647)), 11),
+                    shard(20, 200, "tags", None, 21),
+                ],
+                placements: [(100, 1), (101, 2), (200, 0), (200, 1), (200, 2)]
+                    .map(placement)
+                    .to_vec(),
+                job: None,
+                cleanups: Vec::new(),
+            },
+            recalls: Vec::new(),
+            answers: BTreeMap::from([
+                (2, Ok(node(vec![items(300, 100), tags(310)]))),
+                (3, Ok(node(vec![items(400, 101), tags(410)]))),
+            ]),
+        };
+        world.catalogs.job = Some(Job { id: 1, state: "finished".into(), ..Job::default() });
+        world
+    }
+
+    pub fn fleet(&self) -> Fleet<'_> {
+        let sources = Sources {
+            own_port: 5432,
+            own: &self.own,
+            catalogs: Some(&self.catalogs),
+            answers: &self.answers,
+            recalls: &self.recalls,
+        };
+        Fleet::new(
+            sources,
+            Thresholds { index_min_rows: 10_000.0, stalled_after: 600.0, recall_target: 0.9 },
+        )
+    }
+
+    /// Lets the index of the first shard of `items` have been measured, as it is now.
+    pub fn measure(&mut self, recall: f64, ci_high: f64) -> &mut RecallResult {
+        let index = self.index(0).clone();
+        let placement = self.shard(0).quoted.clone();
+        self.recalls.push(RecallResult {
+            nodename: "w1".into(),
+            nodeport: 5432,
+            placement,
+            index: index.name,
+            filenode: index.filenode,
+            settings: "hnsw.ef_search=40 hnsw.iterative_scan=off".into(),
+            k: 10,
+            recall,
+            ci_high: Some(ci_high),
+            returned_ratio: 1.0,
+        });
+        self.recalls.last_mut().unwrap()
+    }
+
+    /// Worker 1 or 2.
+    pub fn worker(&mut self, number: i32) -> &mut NodeEvidence {
+        self.answers.get_mut(&(number + 1)).unwrap().as_mut().unwrap()
+    }
+
+    pub fn silence(&mut self, number: i32, kind: LoginFailureKind) {
+        let failure = LoginFailure { kind, message: "no".into() };
+        self.answers.insert(number + 1, Err(failure));
+    }
+
+    /// The first or the second shard of `items`.
+    pub fn shard(&mut self, number: i32) -> &mut Relation {
+        &mut self.worker(number + 1).relations[0]
+    }
+
+    pub fn index(&mut self, number: i32) -> &mut Index {
+        &mut self.shard(number).indexes[0]
+    }
+
+    pub fn shell(&mut self) -> &mut Relation {
+        &mut self.own.relations[0]
+    }
+
+    /// Changes the index of `items` everywhere: on the shell and on both shards.
+    pub fn indexes(&mut self, change: impl Fn(&mut Index)) {
+        change(&mut self.shell().indexes[0]);
+        change(self.index(0));
+        change(self.index(1));
+    }
+
+    /// Changes `items` everywhere.
+    pub fn tables(&mut self, change: impl Fn(&mut Relation)) {
+        change(self.shell());
+        change(self.shard(0));
+        change(self.shard(1));
+    }
+
+    /// Makes the index of `items` an ivfflat of so many lists, with so many pages from its build.
+    pub fn ivfflat(&mut self, lists: u32, built_pages: u64, pages: u64) {
+        self.indexes(|index| {
+            index.method = "ivfflat".into();
+            index.definition =
+                Some(format!("ivfflat (v public.vector_l2_ops) WITH (lists='{lists}')"));
+            index.options = vec![format!("lists={lists}")];
+            index.pages = Some(pages + 5);
+            index.meta = Some(Metapage::Ivfflat {
+                version: 1,
+                dimensions: 64,
+                lists,
+                built_pages: Some(built_pages),
+                head_pages: Some(5),
+            });
+        });
+    }
+}
+
+fn node(relations: Vec<Relation>) -> NodeEvidence {
+    let settings = [
+        ("maintenance_work_mem", "1073741824"),
+        ("effective_cache_size", "17179869184"),
+        ("hnsw.ef_search", "40"),
+        ("citus.max_adaptive_executor_pool_size", "16"),
+        ("citus.propagate_set_commands", "none"),
+    ];
+    let setting = |(name, value): (&str, &str)| {
+        (name.to_owned(), Setting { value: value.into(), session: value.into() })
+    };
+    let versions = [("citus", "13.2-1"), ("vector", "0.8.5"), ("citus_fleet", "0.1.0")];
+    NodeEvidence {
+        observed_at: NOW,
+        version_num: 170_011,
+        extensions: versions.map(|(name, version)| (name.to_owned(), version.to_owned())).into(),
+        settings: settings.map(setting).into(),
+        resources: Resources { memory: Some(32 << 30), disk_free: Some(100 << 30) },
+        vector_schema: Some("public".into()),
+        relations,
+        ..NodeEvidence::default()
+    }
+}
+
+fn relation(oid: u32, name: &str, indexes: Vec<Index>, rows: u64) -> Relation {
+    Relation {
+        oid,
+        schema: "public".into(),
+        name: name.into(),
+        quoted: format!("public.{name}"),
+        quoted_schema: "public".into(),
+        reltuples: rows as f64,
+        relpages: rows / 20,
+        pages: Some(rows / 20),
+        live: rows,
+        last_vacuum: Some(NOW - 60.0),
+        last_analyze: Some(NOW - 60.0),
+        columns: vec![Column {
+            name: "v".into(),
+            quoted: "v".into(),
+            kind: "vector".into(),
+            dimensions: DIMENSIONS,
+            null_fraction: Some(0.0),
+        }],
+        indexes,
+        ..Relation::default()
+    }
+}
+
+fn index(oid: u32, name: &str, rows: u64) -> Index {
+    let value = value_bytes("vector", DIMENSIONS).unwrap();
+    let pages = graph_pages(value, 16, rows as f64).unwrap() as u64;
+    Index {
+        oid,
+        name: name.into(),
+        quoted: name.into(),
+        method: "hnsw".into(),
+        valid: true,
+        ready: true,
+        definition: Some("hnsw (v public.vector_l2_ops)".into()),
+        columns: vec!["v".into()],
+        kind: "vector".into(),
+        dimensions: DIMENSIONS,
+        reltuples: rows as f64,
+        relpages: pages,
+        pages: Some(pages),
+        scans: 1,
+        meta: Some(Metapage::Hnsw {
+            version: 1,
+            dimensions: 64,
+            m: 16,
+            ef_construction: 64,
+            has_entry: rows > 0,
+        }),
+        ..Index::default()
+    }
+}
+
+fn catalog_node((nodeid, groupid, name): (i32, i32, &str)) -> CatalogNode {
+    CatalogNode {
+        nodeid,
+        groupid,
+        nodename: name.into(),
+        nodeport: 5432,
+        isactive: true,
+        shouldhaveshards: groupid != 0,
+    }
+}
+
+fn table(relation: u32, kind: &str, column: Option<&str>) -> CatalogTable {
+    CatalogTable { relation, kind: kind.into(), distribution_column: column.map(str::to_owned) }
+}
+
+fn shard(
+    relation: u32,
+    shardid: i64,
+    name: &str,
+    range: Option<(i64, i64)>,
+    index: u32,
+) -> CatalogShard {
+    CatalogShard {
+        shardid,
+        relation,
+        minimum: range.map(|(minimum, _)| minimum),
+        maximum: range.map(|(_, maximum)| maximum),
+        name: format!("{name}_{shardid}"),
+        indexes: BTreeMap::from([(index, format!("{name}_v_idx_{shardid}"))]),
+    }
+}
+
+fn placement((shardid, groupid): (i64, i32)) -> CatalogPlacement {
+    CatalogPlacement { shardid, groupid, state: 1 }
+}

@@ -1,0 +1,189 @@
+//! Owns the checks of what wears out: dead rows, wasted pages, missing vectors, old statistics.
+//! Must not count rows: it works with what the statistics say.
+
+use super::each::{Place, each_index, each_placement};
+use super::nodes::rounded;
+use crate::condition::Condition;
+use crate::search::vector::finding::{Concern, Evidence, Finding, Remedy};
+use crate::search::vector::fleet::{Fleet, Table};
+use crate::search::vector::model::{Index, Relation};
+use crate::search::vector::progress;
+use crate::search::vector::sizes::tight_pages;
+
+/// An index of this many times the pages that its rows need.
+const BLOATED: f64 = 1.5;
+/// Below a megabyte nothing is worth a rebuild.
+const BLOAT_MIN_PAGES: u64 = 128;
+/// Dead rows among all. At 25 % a search with ef_search = 40 returned 127 of 160 rows.
+const MANY_DEAD: f64 = 0.10;
+const TOO_MANY_DEAD: f64 = 0.20;
+/// Below so many rows a share says nothing.
+const FEW_ROWS: f64 = 1_000.0;
+const MANY_NULLS: f64 = 0.01;
+/// Rows changed since the last ANALYZE, as the share at which autovacuum would act.
+const STALE: f64 = 0.2;
+
+/// How many times the pages that it needs an index has; `None` where that cannot be told.
+fn wasted(relation: &Relation, index: &Index) -> Option<f64> {
+    let pages = index.pages.filter(|&pages| pages >= BLOAT_MIN_PAGES && !index.partial)?;
+    let ratio = pages as f64 / tight_pages(index, relation.rows())?;
+    (index.valid && ratio > BLOATED).then_some(ratio)
+}
+
+pub fn bloat(fleet: &Fleet<'_>) -> Vec<Finding> {
+    each_index(
+        fleet,
+        |spot| wasted(spot.place.relation, spot.index),
+        |spot, ratio, everywhere| Finding {
+            status: Condition::Yellow,
+            subject: spot.subject(fleet),
+            symptom: format!(
+                "index {} on {} has {ratio:.1} times the pages that its rows need",
+                spot.index.quoted,
+                spot.node(fleet)
+            ),
+            evidence: Evidence::estimated("pages per page needed", rounded(ratio), BLOATED),
+            remedy: Some(spot.rebuild(fleet, everywhere)),
+        },
+    )
+}
+
+/// The share of dead rows, where it is too large.
+fn dead_share(relation: &Relation) -> Option<f64> {
+    let all = relation.rows() + relation.dead as f64;
+    let share = relation.dead as f64 / all;
+    (all >= FEW_ROWS && share > MANY_DEAD && !relation.indexes.is_empty()).then_some(share)
+}
+
+pub fn dead_tuples(fleet: &Fleet<'_>) -> Vec<Finding> {
+    each_placement(
+        fleet,
+        |place| dead_share(place.relation),
+        |place, share, everywhere| Finding {
+            status: if share > TOO_MANY_DEAD { Condition::Red } else { Condition::Yellow },
+            subject: fleet.subject(place.table, place.placement),
+            symptom: format!(
+                "{:.0} % of the rows of {} on {} are dead",
+                share * 100.0,
+                place.relation.quoted,
+                place.node(fleet)
+            ),
+            evidence: Evidence::estimated("dead rows per row", rounded(share), MANY_DEAD),
+            remedy: Some(renew(fleet, place, everywhere)),
+        },
+    )
+}
+
+/// REINDEX of every vector index, then VACUUM: on the whole table, or on one placement.
+fn renew(fleet: &Fleet<'_>, place: Place<'_, '_>, everywhere: bool) -> Remedy {
+    let of = if everywhere { place.table.shell } else { place.relation };
+    let mut sql: Vec<String> = of
+        .indexes
+        .iter()
+        .filter(|index| index.valid)
+        .map(|index| format!("REINDEX INDEX CONCURRENTLY {}.{}", of.quoted_schema, index.quoted))
+        .collect();
+    sql.push(format!("VACUUM {}", of.quoted));
+    let run_on = match everywhere {
+        true => Remedy::on_coordinator("").run_on,
+        false => fleet.on_node_of(place.placement, "").run_on,
+    };
+    Remedy { run_on, sql }
+}
+
+pub fn vacuum_stuck(fleet: &Fleet<'_>) -> Vec<Finding> {
+    const IN_INDEXES: &str = "vacuuming indexes";
+    let mut findings = Vec::new();
+    for (number, node) in fleet.nodes.iter().enumerate() {
+        let Ok(evidence) = node.answer else { continue };
+        for vacuum in evidence.vacuums.iter().filter(|vacuum| vacuum.phase == IN_INDEXES) {
+            let taken = evidence.observed_at - vacuum.started;
+            let relation = evidence.relations.iter().find(|r| r.oid == vacuum.relation);
+            let Some(relation) = relation.filter(|_| taken >= fleet.thresholds.stalled_after)
+            else {
+                continue;
+            };
+            let reindex = relation.indexes.iter().map(|index| {
+                format!("REINDEX INDEX CONCURRENTLY {}.{}", relation.quoted_schema, index.quoted)
+            });
+            let mut remedy =
+                node.remedy(format!("SELECT pg_catalog.pg_cancel_backend({})", vacuum.pid));
+            remedy.sql.extend(reindex);
+            findings.push(Finding {
+                status: Condition::Yellow,
+                subject: progress::subject(fleet, number, vacuum.relation, 0),
+                symptom: format!(
+                    "a VACUUM of {} on {} runs since {} s and is at the indexes",
+                    relation.quoted,
+                    node.address,
+                    taken.round()
+                ),
+                evidence: Evidence::exact("seconds", taken.round(), fleet.thresholds.stalled_after),
+                remedy: Some(remedy.then(format!("VACUUM {}", relation.quoted))),
+            });
+        }
+    }
+    findings
+}
+
+pub fn unindexed(fleet: &Fleet<'_>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (table, placement, relation) in fleet.placements() {
+        for column in &relation.columns {
+            let indexed = relation
+                .indexes
+                .iter()
+                .any(|i| i.valid && !i.partial && i.columns.contains(&column.name));
+            let share = column.null_fraction.unwrap_or(0.0);
+            if !indexed || share <= 0.0 || relation.rows() < 1.0 {
+                continue;
+            }
+            findings.push(Finding {
+                status: if share > MANY_NULLS { Condition::Yellow } else { Condition::Green },
+                subject: fleet.subject(table, placement),
+                symptom: format!(
+                    "{:.1} % of the rows of {} on {} have no {}, so its index does not hold them",
+                    share * 100.0,
+                    relation.quoted,
+                    fleet.node(placement).address,
+                    column.quoted
+                ),
+                evidence: Evidence::estimated("NULLs per row", rounded(share), MANY_NULLS),
+                remedy: Some(Remedy::on_coordinator(format!("ANALYZE {}", table.name))),
+            });
+        }
+    }
+    findings
+}
+
+fn is_stale(relation: &Relation) -> bool {
+    let modified = relation.modified as f64;
+    modified >= FEW_ROWS && (relation.reltuples < 0.0 || modified > STALE * relation.rows())
+}
+
+pub fn stale_statistics(fleet: &Fleet<'_>) -> Vec<Finding> {
+    each_placement(
+        fleet,
+        |place| is_stale(place.relation).then_some(place.relation.modified),
+        |place, modified, _| Finding {
+            status: Condition::Yellow,
+            subject: fleet.subject(place.table, place.placement),
+            symptom: format!(
+                "{modified} rows of {} on {} changed since the last ANALYZE",
+                place.relation.quoted,
+                place.node(fleet)
+            ),
+            evidence: Evidence::exact(
+                "rows changed since the last ANALYZE",
+                modified,
+                (STALE * place.relation.rows()).round().max(FEW_ROWS),
+            ),
+            remedy: Some(Remedy::on_coordinator(format!("ANALYZE {}", place.table.name))),
+        },
+    )
+}
+
+/// A finding about a whole table has no node.
+pub fn of_table(table: &Table<'_>) -> Concern {
+    Concern { table: Some(table.name.to_owned()), ..Concern::default() }
+}

@@ -1,0 +1,484 @@
+//! Owns the whole picture: which table has which placements on which nodes, and what each node says
+//! of them. Must not judge it: the checks do.
+
+use super::finding::{COORDINATOR, Concern, Remedy};
+use super::model::{
+    CatalogNode, CatalogShard, CatalogTable, Catalogs, Cleanup, Index, Job, NodeAnswer,
+    NodeEvidence, RecallResult, Relation,
+};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+/// What operators may want otherwise.
+#[derive(Clone, Copy, Debug)]
+pub struct Thresholds {
+    /// A placement with fewer rows needs no index: reading all of it is as fast.
+    pub index_min_rows: f64,
+    /// Seconds without visible progress after which something counts as stuck.
+    pub stalled_after: f64,
+    /// What every index should find, from 0 to 1.
+    pub recall_target: f64,
+}
+
+/// Everything that was collected, before it is put together.
+#[derive(Clone, Copy, Debug)]
+pub struct Sources<'a> {
+    pub own_port: u16,
+    pub own: &'a NodeEvidence,
+    /// `None` without Citus.
+    pub catalogs: Option<&'a Catalogs>,
+    /// Of the other nodes, by nodeid.
+    pub answers: &'a BTreeMap<i32, NodeAnswer>,
+    pub recalls: &'a [RecallResult],
+}
+
+#[derive(Debug)]
+pub struct Fleet<'a> {
+    pub thresholds: Thresholds,
+    /// When the coordinator looked, in seconds since 1970.
+    pub observed_at: f64,
+    pub nodes: Vec<FleetNode<'a>>,
+    pub tables: Vec<Table<'a>>,
+    pub arrivals: Vec<Arrival<'a>>,
+    pub job: Option<&'a Job>,
+    pub recalls: &'a [RecallResult],
+}
+
+#[derive(Debug)]
+pub struct FleetNode<'a> {
+    pub nodeid: Option<i32>,
+    pub groupid: i32,
+    pub name: String,
+    pub port: u16,
+    /// Both as `host:port`.
+    pub address: String,
+    pub active: bool,
+    /// Whether Citus puts shards of distributed tables on it.
+    pub holds_shards: bool,
+    pub answer: Told<'a>,
+}
+
+/// What a node said, or why it said nothing.
+pub type Told<'a> = Result<&'a NodeEvidence, &'a crate::login::LoginFailure>;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Distributed,
+    Reference,
+    /// A table of one shard: schema-based, or distributed without a column.
+    Schema,
+    /// A table of this server alone.
+    Local,
+}
+
+impl Kind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Distributed => "distributed",
+            Self::Reference => "reference",
+            Self::Schema => "schema",
+            Self::Local => "local",
+        }
+    }
+}
+
+/// A table with vectors that has rows: a partitioned one is there as its partitions.
+#[derive(Debug)]
+pub struct Table<'a> {
+    /// With its schema, ready for a statement.
+    pub name: &'a str,
+    pub kind: Kind,
+    /// The table on the coordinator, which for a Citus table is only a shell.
+    pub shell: &'a Relation,
+    /// Whether the shell stands for shards.
+    pub sharded: bool,
+    pub distribution_column: Option<&'a str>,
+    pub placements: Vec<Placement<'a>>,
+}
+
+/// A shard on a node; or a table of this server alone, which has no shard.
+#[derive(Debug)]
+pub struct Placement<'a> {
+    pub shard: Option<&'a CatalogShard>,
+    /// Position in `Fleet::nodes`.
+    pub node: usize,
+    /// Whether Citus reads it.
+    pub healthy: bool,
+    /// `None` where it is not there, or its node did not answer.
+    pub relation: Option<&'a Relation>,
+    /// Its counterpart of each index of the shell, in the same order.
+    pub indexes: Vec<Placed<'a>>,
+    /// Indexes that the shell knows nothing of.
+    pub extras: Vec<&'a Index>,
+}
+
+#[derive(Debug)]
+pub struct Placed<'a> {
+    pub shell: &'a Index,
+    /// What it is, or would be, called on its node.
+    pub name: &'a str,
+    pub index: Option<&'a Index>,
+}
+
+/// A shard that is on a node but not (yet, or any more) a placement: on its way there, or left over.
+#[derive(Debug)]
+pub struct Arrival<'a> {
+    pub table: &'a str,
+    pub shardid: i64,
+    pub node: usize,
+    pub relation: &'a Relation,
+    /// Whether it awaits removal because it has moved away, or because its move has failed.
+    pub leaves: bool,
+}
+
+impl<'a> Fleet<'a> {
+    pub fn new(sources: Sources<'a>, thresholds: Thresholds) -> Self {
+        let nodes = nodes(&sources);
+        let lookup = Lookup::new(&nodes);
+        let mut fleet = Self {
+            thresholds,
+            observed_at: sources.own.observed_at,
+            tables: Vec::new(),
+            arrivals: Vec::new(),
+            recalls: sources.recalls,
+            job: sources.catalogs.and_then(|catalogs| catalogs.job.as_ref()),
+            nodes,
+        };
+        match sources.catalogs {
+            Some(catalogs) => fleet.add_citus(sources.own, catalogs, &lookup),
+            None => fleet.tables.extend(sources.own.relations.iter().map(|r| local(r, 0))),
+        }
+        fleet.tables.retain(|table| !table.shell.partitioned);
+        fleet.tables.sort_by_key(|table| table.name);
+        fleet
+    }
+
+    fn add_citus(&mut self, own: &'a NodeEvidence, catalogs: &'a Catalogs, lookup: &Lookup<'a>) {
+        let mut shards: HashMap<u32, Vec<&CatalogShard>> = HashMap::new();
+        for shard in &catalogs.shards {
+            shards.entry(shard.relation).or_default().push(shard);
+        }
+        let mut places: HashMap<i64, Vec<(usize, bool)>> = HashMap::new();
+        for placement in &catalogs.placements {
+            let Some(node) = self.nodes.iter().position(|n| n.groupid == placement.groupid) else {
+                continue;
+            };
+            places.entry(placement.shardid).or_default().push((node, placement.state == 1));
+        }
+        let known: HashMap<u32, &CatalogTable> =
+            catalogs.tables.iter().map(|table| (table.relation, table)).collect();
+        let coordinator = self.nodes.iter().position(|node| node.groupid == 0).unwrap_or(0);
+        let mut ours = BTreeSet::new();
+        for shell in &own.relations {
+            let Some(table) = known.get(&shell.oid) else { continue };
+            let own_shards = shards.get(&shell.oid).map(Vec::as_slice).unwrap_or_default();
+            ours.extend(
+                own_shards.iter().map(|shard| (shell.schema.as_str(), shard.name.as_str())),
+            );
+            self.find_arrivals(shell, own_shards, &places, &catalogs.cleanups, lookup);
+            self.tables.push(sharded(shell, table, own_shards, &places, lookup));
+        }
+        let is_shard = |r: &Relation| ours.contains(&(r.schema.as_str(), r.name.as_str()));
+        let locals = own.relations.iter().filter(|r| !known.contains_key(&r.oid) && !is_shard(r));
+        self.tables.extend(locals.map(|relation| local(relation, coordinator)));
+    }
+
+    fn find_arrivals(
+        &mut self,
+        shell: &'a Relation,
+        shards: &[&'a CatalogShard],
+        places: &HashMap<i64, Vec<(usize, bool)>>,
+        cleanups: &[Cleanup],
+        lookup: &Lookup<'a>,
+    ) {
+        const AFTER_SUCCESS: i32 = 2;
+        for shard in shards {
+            let placed = places.get(&shard.shardid).map(Vec::as_slice).unwrap_or_default();
+            for (number, node) in self.nodes.iter().enumerate() {
+                let Some(relation) = lookup.relation(number, &shell.schema, &shard.name) else {
+                    continue;
+                };
+                if placed.iter().any(|(at, _)| *at == number) || relation.partitioned {
+                    continue;
+                }
+                let leaves = cleanups.iter().any(|cleanup| {
+                    cleanup.groupid == node.groupid
+                        && cleanup.policy == AFTER_SUCCESS
+                        && cleanup.object.contains(&shard.shardid.to_string())
+                });
+                let (table, shardid) = (shell.quoted.as_str(), shard.shardid);
+                self.arrivals.push(Arrival { table, shardid, node: number, relation, leaves });
+            }
+        }
+    }
+
+    pub fn node(&self, placement: &Placement<'_>) -> &FleetNode<'a> {
+        &self.nodes[placement.node]
+    }
+
+    /// Every placement whose node has told of it, with its table.
+    pub fn placements(&self) -> impl Iterator<Item = (&Table<'a>, &Placement<'a>, &'a Relation)> {
+        self.tables.iter().flat_map(|table| {
+            table.placements.iter().filter_map(move |p| Some((table, p, p.relation?)))
+        })
+    }
+
+    /// Every index of a placement that is there: its table, placement, relation, and both sides.
+    pub fn indexes(
+        &self,
+    ) -> impl Iterator<Item = (&Table<'a>, &Placement<'a>, &'a Relation, &Placed<'a>, &'a Index)>
+    {
+        self.placements().flat_map(|(table, placement, relation)| {
+            placement
+                .indexes
+                .iter()
+                .filter_map(move |placed| Some((table, placement, relation, placed, placed.index?)))
+        })
+    }
+
+    pub fn subject(&self, table: &Table<'_>, placement: &Placement<'_>) -> Concern {
+        Concern {
+            node: Some(self.node(placement).address.clone()),
+            table: Some(table.name.to_owned()),
+            shardid: placement.shard.map(|shard| shard.shardid),
+            index: None,
+        }
+    }
+
+    pub fn subject_of(
+        &self,
+        table: &Table<'_>,
+        placement: &Placement<'_>,
+        index: &Index,
+    ) -> Concern {
+        Concern { index: Some(index.quoted.clone()), ..self.subject(table, placement) }
+    }
+
+    /// Statements on the node of a placement.
+    pub fn on_node_of(&self, placement: &Placement<'_>, sql: impl Into<String>) -> Remedy {
+        self.nodes[placement.node].remedy(sql)
+    }
+}
+
+impl<'a> Table<'a> {
+    /// What stands on its placements for an index of the shell.
+    pub fn counterparts(&self, shell: &Index) -> Vec<&'a Index> {
+        self.placements.iter().filter_map(|placement| placement.counterpart(shell)).collect()
+    }
+
+    pub fn subject_of_index(&self, shell: &Index) -> Concern {
+        Concern {
+            table: Some(self.name.to_owned()),
+            index: Some(shell.quoted.clone()),
+            ..Concern::default()
+        }
+    }
+}
+
+impl<'a> Placement<'a> {
+    /// What stands here for an index of the shell.
+    pub fn counterpart(&self, shell: &Index) -> Option<&'a Index> {
+        self.indexes.iter().find(|placed| placed.shell.oid == shell.oid)?.index
+    }
+}
+
+impl FleetNode<'_> {
+    pub fn is_coordinator(&self) -> bool {
+        self.groupid == 0
+    }
+
+    pub fn remedy(&self, sql: impl Into<String>) -> Remedy {
+        let run_on = if self.is_coordinator() { COORDINATOR } else { &self.address };
+        Remedy { run_on: run_on.to_owned(), sql: vec![sql.into()] }
+    }
+
+    pub fn subject(&self) -> Concern {
+        Concern { node: Some(self.address.clone()), ..Concern::default() }
+    }
+
+    /// A setting in bytes.
+    pub fn bytes(&self, setting: &str) -> Option<u64> {
+        self.answer.ok()?.settings.get(setting)?.value.parse().ok()
+    }
+}
+
+/// An identifier for a statement, quoted whether it has to be or not.
+pub fn quote(identifier: &str) -> String {
+    format!("\"{}\"", identifier.replace('"', "\"\""))
+}
+
+/// A string for a statement.
+pub fn literal(text: &str) -> String {
+    let quoted = text.replace('\'', "''");
+    if text.contains('\\') {
+        format!("E'{}'", quoted.replace('\\', "\\\\"))
+    } else {
+        format!("'{quoted}'")
+    }
+}
+
+/// The relations of every node by schema and name.
+struct Lookup<'a>(Vec<HashMap<(&'a str, &'a str), &'a Relation>>);
+
+impl<'a> Lookup<'a> {
+    fn new(nodes: &[FleetNode<'a>]) -> Self {
+        let by_name = |evidence: &'a NodeEvidence| {
+            evidence.relations.iter().map(|r| ((r.schema.as_str(), r.name.as_str()), r)).collect()
+        };
+        Self(nodes.iter().map(|node| node.answer.map(by_name).unwrap_or_default()).collect())
+    }
+
+    fn relation(&self, node: usize, schema: &str, name: &str) -> Option<&'a Relation> {
+        self.0[node].get(&(schema, name)).copied()
+    }
+}
+
+fn nodes<'a>(sources: &Sources<'a>) -> Vec<FleetNode<'a>> {
+    let known = sources.catalogs.map(|catalogs| catalogs.nodes.as_slice()).unwrap_or_default();
+    let mut nodes: Vec<FleetNode<'a>> =
+        known.iter().filter_map(|node| Some(listed(node, answer(sources, node)?))).collect();
+    if !nodes.iter().any(FleetNode::is_coordinator) {
+        nodes.insert(
+            0,
+            FleetNode {
+                nodeid: None,
+                groupid: 0,
+                name: "localhost".to_owned(),
+                port: sources.own_port,
+                address: format!("localhost:{}", sources.own_port),
+                active: true,
+                holds_shards: false,
+                answer: Ok(sources.own),
+            },
+        );
+    }
+    nodes
+}
+
+fn answer<'a>(sources: &Sources<'a>, node: &CatalogNode) -> Option<Told<'a>> {
+    match node.groupid {
+        0 => Some(Ok(sources.own)),
+        _ => Some(sources.answers.get(&node.nodeid)?.as_ref()),
+    }
+}
+
+fn listed<'a>(node: &CatalogNode, answer: Told<'a>) -> FleetNode<'a> {
+    FleetNode {
+        nodeid: Some(node.nodeid),
+        groupid: node.groupid,
+        name: node.nodename.clone(),
+        port: node.nodeport,
+        address: format!("{}:{}", node.nodename, node.nodeport),
+        active: node.isactive,
+        holds_shards: node.shouldhaveshards,
+        answer,
+    }
+}
+
+fn local(relation: &Relation, node: usize) -> Table<'_> {
+    let indexes = relation
+        .indexes
+        .iter()
+        .filter(|index| !is_leftover(&index.name))
+        .map(|index| Placed { shell: index, name: &index.name, index: Some(index) })
+        .collect();
+    let extras = relation.indexes.iter().filter(|index| is_leftover(&index.name)).collect();
+    Table {
+        name: &relation.quoted,
+        kind: Kind::Local,
+        shell: relation,
+        sharded: false,
+        distribution_column: None,
+        placements: vec![Placement {
+            shard: None,
+            node,
+            healthy: true,
+            relation: Some(relation),
+            indexes,
+            extras,
+        }],
+    }
+}
+
+fn sharded<'a>(
+    shell: &'a Relation,
+    table: &'a CatalogTable,
+    shards: &[&'a CatalogShard],
+    places: &HashMap<i64, Vec<(usize, bool)>>,
+    lookup: &Lookup<'a>,
+) -> Table<'a> {
+    let placements = shards
+        .iter()
+        .flat_map(|shard| {
+            let placed = places.get(&shard.shardid).map(Vec::as_slice).unwrap_or_default();
+            placed.iter().map(|&(node, healthy)| {
+                let relation = lookup.relation(node, &shell.schema, &shard.name);
+                let (indexes, extras) = matched(shell, shard, relation);
+                Placement { shard: Some(shard), node, healthy, relation, indexes, extras }
+            })
+        })
+        .collect();
+    Table {
+        name: &shell.quoted,
+        kind: match table.kind.as_str() {
+            "distributed" => Kind::Distributed,
+            "reference" => Kind::Reference,
+            "schema" => Kind::Schema,
+            _ => Kind::Local,
+        },
+        shell,
+        sharded: true,
+        distribution_column: table.distribution_column.as_deref(),
+        placements,
+    }
+}
+
+/// Finds the counterparts of the shell's indexes on a shard by the names that Citus gives them.
+fn matched<'a>(
+    shell: &'a Relation,
+    shard: &'a CatalogShard,
+    relation: Option<&'a Relation>,
+) -> (Vec<Placed<'a>>, Vec<&'a Index>) {
+    let there = relation.map(|relation| relation.indexes.as_slice()).unwrap_or_default();
+    let indexes: Vec<Placed<'a>> = shell
+        .indexes
+        .iter()
+        .filter(|index| !is_leftover(&index.name))
+        .filter_map(|index| {
+            let name = shard.indexes.get(&index.oid)?;
+            let index_there = there.iter().find(|candidate| candidate.name == *name);
+            Some(Placed { shell: index, name, index: index_there })
+        })
+        .collect();
+    let matched: BTreeSet<u32> =
+        indexes.iter().filter_map(|placed| Some(placed.index?.oid)).collect();
+    (indexes, there.iter().filter(|index| !matched.contains(&index.oid)).collect())
+}
+
+/// Whether the name is one that REINDEX CONCURRENTLY gives to what it builds or is about to drop
+/// (`_ccnew`, `_ccold`, and a number where that name was taken).
+pub fn is_leftover(name: &str) -> bool {
+    let stem = name.trim_end_matches(|c: char| c.is_ascii_digit());
+    stem.ends_with("_ccnew") || stem.ends_with("_ccold")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_reindex_leaves_behind_is_known_by_its_name() {
+        for name in ["i_ccnew", "i_ccold", "i_102008_ccnew1"] {
+            assert!(is_leftover(name), "{name}");
+        }
+        for name in ["i", "ccnew", "i_ccnewer", "i_ccnew_102008"] {
+            assert!(!is_leftover(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn identifiers_and_strings_cannot_break_out() {
+        assert_eq!(quote("a\"b"), "\"a\"\"b\"");
+        assert_eq!(literal("it's"), "'it''s'");
+        assert_eq!(literal("a\\b"), "E'a\\\\b'");
+    }
+}

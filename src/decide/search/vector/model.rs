@@ -1,0 +1,398 @@
+//! Owns the words of vector-shard health as plain data: what each node says of itself, and what the
+//! coordinator's catalogs say of the cluster. Must not judge anything.
+
+use crate::login::LoginFailure;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// What one node says of itself: the answer of `fleet.vector_evidence()`. Every field that a later
+/// version adds has a default, so that nodes of two versions understand each other.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct NodeEvidence {
+    /// When it was collected, in seconds since 1970 by the node's own clock.
+    pub observed_at: f64,
+    pub version_num: u32,
+    pub in_recovery: bool,
+    /// Installed versions of citus, vector and citus_fleet, by name.
+    pub extensions: BTreeMap<String, String>,
+    /// Settings of searches and builds, by name; those in bytes are in bytes.
+    pub settings: BTreeMap<String, Setting>,
+    #[serde(default)]
+    pub resources: Resources,
+    /// The schema that the extension vector lives in, ready for a statement.
+    pub vector_schema: Option<String>,
+    /// Tables with a vector column or a vector index; shards are tables too.
+    pub relations: Vec<Relation>,
+    pub builds: Vec<Build>,
+    pub vacuums: Vec<Vacuum>,
+    /// Replication slots of a shard move or a shard split.
+    pub slots: Vec<Slot>,
+}
+
+/// A setting as new sessions of the database have it, and as the session that asked has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Setting {
+    pub value: String,
+    pub session: String,
+}
+
+/// What the host gives the server; `None` where it cannot be told.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Resources {
+    /// Bytes of memory: of the host, or of the control group where that has less.
+    pub memory: Option<u64>,
+    /// Bytes that the server may still write to the file system of its data directory.
+    pub disk_free: Option<u64>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Relation {
+    pub oid: u32,
+    pub schema: String,
+    pub name: String,
+    /// Schema and name, ready for a statement; and the schema alone.
+    pub quoted: String,
+    pub quoted_schema: String,
+    /// Whether it is a partitioned table, which has no rows of its own.
+    pub partitioned: bool,
+    /// The table that it is a partition of, as `quoted`.
+    pub parent: Option<String>,
+    /// Whether logical replication can tell its rows apart, which a shard move without blocking
+    /// writes needs: a primary key or a replica identity.
+    #[serde(default)]
+    pub has_identity: bool,
+    /// `pg_class.reltuples`: −1 until the first VACUUM, ANALYZE or CREATE INDEX.
+    pub reltuples: f64,
+    pub relpages: u64,
+    /// Pages on disk at this moment; `None` while somebody holds it exclusively.
+    #[serde(default)]
+    pub pages: Option<u64>,
+    /// Cumulative statistics: rows alive, rows dead, rows ever inserted, rows changed since the last
+    /// ANALYZE.
+    pub live: u64,
+    pub dead: u64,
+    #[serde(default)]
+    pub inserted: u64,
+    pub modified: u64,
+    pub seq_scans: u64,
+    /// When VACUUM and ANALYZE last ended, automatic ones included, in seconds since 1970.
+    pub last_vacuum: Option<f64>,
+    pub last_analyze: Option<f64>,
+    /// Its columns of type vector, halfvec or sparsevec.
+    pub columns: Vec<Column>,
+    /// Its hnsw and ivfflat indexes.
+    pub indexes: Vec<Index>,
+}
+
+impl Relation {
+    /// Estimated number of rows.
+    ///
+    /// The statistics count every write, but a crash loses them, and a session that reports what it
+    /// wrote only after somebody else's ANALYZE has it counted twice. The catalogs survive a crash,
+    /// but are as old as the last VACUUM, ANALYZE or CREATE INDEX; like the planner, they are taken
+    /// for the density of today's pages.
+    pub fn rows(&self) -> f64 {
+        /// A table of so many more pages than when it was measured has changed too much to compare.
+        const GROWN: f64 = 1.5;
+        let (live, measured) = (self.live as f64, self.relpages as f64);
+        if self.reltuples < 0.0 || self.relpages == 0 {
+            return live;
+        }
+        let pages = self.pages.map_or(measured, |pages| pages as f64);
+        let by_density = self.reltuples / measured * pages;
+        let refreshed = self.last_vacuum.is_some() || self.last_analyze.is_some();
+        if !refreshed && (self.inserted as f64) < self.reltuples {
+            return live.max(by_density);
+        }
+        if refreshed && pages <= GROWN * measured { live.min(by_density) } else { live }
+    }
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Column {
+    pub name: String,
+    pub quoted: String,
+    /// `vector`, `halfvec` or `sparsevec`.
+    pub kind: String,
+    /// Declared dimensions; −1 where the column has none.
+    pub dimensions: i32,
+    /// Share of NULLs in `pg_statistic`; `None` before the first ANALYZE.
+    pub null_fraction: Option<f64>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Index {
+    pub oid: u32,
+    pub name: String,
+    /// Ready for a statement, without the schema.
+    pub quoted: String,
+    /// `hnsw` or `ivfflat`.
+    pub method: String,
+    pub partitioned: bool,
+    pub valid: bool,
+    pub ready: bool,
+    /// How its definition begins, up to and including USING; the node keeps it to itself.
+    #[serde(default, skip_serializing)]
+    pub head: String,
+    /// All that follows USING in its definition, with every name qualified; `None` while somebody
+    /// holds the table exclusively.
+    #[serde(default)]
+    pub definition: Option<String>,
+    /// `m=16`, `ef_construction=64`, `lists=100`: only what was declared, in the order it was.
+    pub options: Vec<String>,
+    /// The columns of the table that it reads.
+    pub columns: Vec<String>,
+    /// Type and dimensions of what it holds, which an expression may have made of a column.
+    pub kind: String,
+    pub dimensions: i32,
+    pub partial: bool,
+    /// Its file, which is another one after a rebuild.
+    #[serde(default)]
+    pub filenode: u32,
+    pub reltuples: f64,
+    pub relpages: u64,
+    #[serde(default)]
+    pub pages: Option<u64>,
+    pub scans: u64,
+    /// Cumulative: blocks asked for, and those found in shared buffers.
+    pub blocks_fetched: u64,
+    pub blocks_hit: u64,
+    /// `None` while it cannot be read: it is held exclusively, or it has no pages yet.
+    #[serde(default)]
+    pub meta: Option<Metapage>,
+}
+
+impl Index {
+    /// A declared option, or pgvector's default for it.
+    pub fn option(&self, name: &str, default: u32) -> u32 {
+        self.options
+            .iter()
+            .filter_map(|option| option.split_once('='))
+            .find(|(known, _)| *known == name)
+            .and_then(|(_, value)| value.parse().ok())
+            .unwrap_or(default)
+    }
+
+    /// Bytes on disk, estimated from the last VACUUM while it cannot be looked at.
+    pub fn bytes(&self) -> u64 {
+        self.pages.unwrap_or(self.relpages) * PAGE
+    }
+
+    /// What the index is, apart from its name and its options: method, key, operator class, predicate.
+    pub fn shape(&self) -> Option<String> {
+        let definition = self.definition.as_ref()?;
+        Some(match self.options.is_empty() {
+            true => definition.clone(),
+            false => definition.replacen(&self.with_clause(), "", 1),
+        })
+    }
+
+    /// The clause as PostgreSQL writes it; the values of these options are numbers.
+    fn with_clause(&self) -> String {
+        let options: Vec<String> = self
+            .options
+            .iter()
+            .map(|option| match option.split_once('=') {
+                Some((name, value)) => format!("{name}='{value}'"),
+                None => option.clone(),
+            })
+            .collect();
+        format!(" WITH ({})", options.join(", "))
+    }
+}
+
+/// Bytes of a page.
+pub const PAGE: u64 = 8192;
+
+/// What an index says of itself on its first pages.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "method", rename_all = "lowercase")]
+pub enum Metapage {
+    Hnsw {
+        version: u32,
+        dimensions: u32,
+        m: u32,
+        ef_construction: u32,
+        /// Whether there is a vector to begin a search at.
+        has_entry: bool,
+    },
+    Ivfflat {
+        version: u32,
+        dimensions: u32,
+        lists: u32,
+        /// Pages that the build itself has filled, the last list's counted as one; `None` where
+        /// the pages with the lists could not be understood.
+        built_pages: Option<u64>,
+        /// Pages in front of the first list: the metapage and the lists' centres.
+        head_pages: Option<u64>,
+    },
+}
+
+/// A CREATE INDEX or REINDEX under way, from `pg_stat_progress_create_index`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Build {
+    pub pid: i32,
+    pub relation: u32,
+    /// 0 while the new index is not in the catalogs yet.
+    pub index: u32,
+    pub phase: String,
+    pub blocks_done: u64,
+    pub blocks_total: u64,
+    pub tuples_done: u64,
+    pub tuples_total: u64,
+    pub started: f64,
+    /// Since when it has been waiting for a lock, if it is.
+    pub waiting_since: Option<f64>,
+}
+
+/// A VACUUM under way, from `pg_stat_progress_vacuum`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Vacuum {
+    pub pid: i32,
+    pub relation: u32,
+    pub phase: String,
+    pub blocks_total: u64,
+    pub blocks_scanned: u64,
+    pub blocks_vacuumed: u64,
+    pub started: f64,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Slot {
+    pub name: String,
+    pub active: bool,
+    /// Bytes of WAL that it keeps from being removed.
+    pub retained: Option<u64>,
+}
+
+/// What the coordinator's Citus catalogs say of the cluster.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Catalogs {
+    pub nodes: Vec<CatalogNode>,
+    pub tables: Vec<CatalogTable>,
+    pub shards: Vec<CatalogShard>,
+    pub placements: Vec<CatalogPlacement>,
+    /// The newest background job, where there is one.
+    pub job: Option<Job>,
+    pub cleanups: Vec<Cleanup>,
+}
+
+/// A primary of `pg_dist_node`.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct CatalogNode {
+    pub nodeid: i32,
+    pub groupid: i32,
+    pub nodename: String,
+    pub nodeport: u16,
+    pub isactive: bool,
+    pub shouldhaveshards: bool,
+}
+
+/// A row of `pg_dist_partition` whose table has vectors.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct CatalogTable {
+    /// Of the shell table on the coordinator.
+    pub relation: u32,
+    /// `distributed`, `reference`, `schema` (schema-based or single-shard) or `local`.
+    pub kind: String,
+    pub distribution_column: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct CatalogShard {
+    pub shardid: i64,
+    /// Of the shell table.
+    pub relation: u32,
+    /// The range of hash values; none for tables that are not hash-distributed.
+    pub minimum: Option<i64>,
+    pub maximum: Option<i64>,
+    /// What the shard is called on its nodes.
+    pub name: String,
+    /// What the shard's indexes are called, by the oid of the shell's index.
+    pub indexes: BTreeMap<u32, String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct CatalogPlacement {
+    pub shardid: i64,
+    pub groupid: i32,
+    /// 1 = healthy.
+    pub state: i32,
+}
+
+/// A row of `pg_dist_background_job`.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Job {
+    pub id: i64,
+    pub state: String,
+    pub description: String,
+    /// What its first failed task said.
+    pub message: Option<String>,
+}
+
+/// A row of `pg_dist_cleanup`: what a move or split leaves to be removed.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Cleanup {
+    pub groupid: i32,
+    pub object: String,
+    /// 0 always, 1 on failure, 2 deferred until after success.
+    pub policy: i32,
+}
+
+/// A row of `fleet.recall_results`: the last measured recall of one index of one placement.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct RecallResult {
+    pub nodename: String,
+    pub nodeport: u16,
+    /// Schema and name of the relation on the node, ready for a statement.
+    pub placement: String,
+    pub index: String,
+    pub filenode: u32,
+    /// The settings that it was measured by, as `name=value` between spaces.
+    pub settings: String,
+    pub k: u32,
+    pub recall: f64,
+    /// Of its 95 % confidence interval.
+    pub ci_high: Option<f64>,
+    pub returned_ratio: f64,
+}
+
+/// The answer of one node, or why there is none.
+pub type NodeAnswer = Result<NodeEvidence, LoginFailure>;
+
+#[cfg(test)]
+mod tests {
+    use super::Relation;
+
+    #[test]
+    fn rows_are_estimated_by_what_can_be_trusted() {
+        let measured =
+            Relation { reltuples: 1000.0, relpages: 10, pages: Some(10), ..Relation::default() };
+        let analyzed = Relation { last_analyze: Some(1.0), ..measured.clone() };
+        let cases = [
+            ("never measured", Relation { live: 7, reltuples: -1.0, ..Relation::default() }, 7.0),
+            (
+                "statistics lost in a crash",
+                Relation { live: 3, inserted: 3, ..measured.clone() },
+                1000.0,
+            ),
+            (
+                "measured by CREATE INDEX, then deleted",
+                Relation { live: 400, inserted: 1000, ..measured.clone() },
+                400.0,
+            ),
+            ("counted twice", Relation { live: 2000, inserted: 1000, ..analyzed.clone() }, 1000.0),
+            ("deleted since", Relation { live: 400, ..analyzed.clone() }, 400.0),
+            ("grown since", Relation { live: 5000, pages: Some(50), ..analyzed.clone() }, 5000.0),
+            ("locked", Relation { live: 2000, pages: None, ..analyzed.clone() }, 1000.0),
+            (
+                "empty when it was measured",
+                Relation { live: 50, reltuples: 0.0, relpages: 0, ..analyzed },
+                50.0,
+            ),
+        ];
+        for (what, relation, rows) in cases {
+            assert_eq!(relation.rows(), rows, "{what}");
+        }
+    }
+}

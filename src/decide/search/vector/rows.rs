@@ -1,0 +1,334 @@
+//! Owns the rows of the views: each placement, index, table and node with what is known of it, and
+//! the worst of what was found about it. Must not find anything itself.
+
+use super::checks::Found;
+use super::checks::nodes::{index_bytes, rounded, silence};
+use super::finding::Concern;
+use super::fleet::{Fleet, FleetNode, Placed, Placement, Table};
+use super::model::{Index, Metapage, Relation};
+use super::sizes::{graph_bytes, page_bytes, tight_pages};
+use crate::condition::Condition;
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// A row of `fleet.vector_shards`.
+#[derive(Debug, Serialize)]
+pub struct ShardRow {
+    table_name: String,
+    shardid: Option<i64>,
+    kind: &'static str,
+    nodename: String,
+    nodeport: u16,
+    status: Condition,
+    findings: Vec<&'static str>,
+    reason: Option<String>,
+    rows: Option<f64>,
+    dead_rows: Option<u64>,
+    table_bytes: Option<f64>,
+    index_bytes: Option<u64>,
+    indexes: Option<usize>,
+    valid_indexes: Option<usize>,
+    last_vacuum: Option<f64>,
+    last_analyze: Option<f64>,
+}
+
+/// A row of `fleet.vector_indexes`.
+#[derive(Debug, Serialize)]
+pub struct IndexRow {
+    table_name: String,
+    shardid: Option<i64>,
+    nodename: String,
+    nodeport: u16,
+    index_name: String,
+    shard_index_name: Option<String>,
+    method: String,
+    columns: Vec<String>,
+    status: Condition,
+    findings: Vec<&'static str>,
+    valid: Option<bool>,
+    definition: Option<String>,
+    built_with: Option<Metapage>,
+    index_bytes: Option<u64>,
+    pages_ratio: Option<f64>,
+    build_bytes: Option<f64>,
+    scans: Option<u64>,
+    hit_ratio: Option<f64>,
+}
+
+/// A row of `fleet.vector_tables`.
+#[derive(Debug, Serialize)]
+pub struct TableRow {
+    table_name: String,
+    partition_of: Option<String>,
+    kind: &'static str,
+    status: Condition,
+    findings: Vec<&'static str>,
+    shards: usize,
+    placements: usize,
+    unknown_placements: usize,
+    rows: f64,
+    dead_rows: u64,
+    table_bytes: f64,
+    index_bytes: u64,
+    columns: Vec<String>,
+}
+
+/// A row of `fleet.vector_nodes`.
+#[derive(Debug, Serialize)]
+pub struct NodeRow {
+    nodename: String,
+    nodeport: u16,
+    nodeid: Option<i32>,
+    status: Condition,
+    findings: Vec<&'static str>,
+    reason: Option<String>,
+    placements: usize,
+    rows: Option<f64>,
+    index_bytes: Option<u64>,
+    effective_cache_size: Option<u64>,
+    maintenance_work_mem: Option<u64>,
+    memory_bytes: Option<u64>,
+    disk_free_bytes: Option<u64>,
+    vector_version: Option<String>,
+    settings: BTreeMap<String, String>,
+    observed_at: Option<f64>,
+}
+
+/// The findings by what they are about, so that a thousand rows do not each go through all of them.
+pub struct Judged<'f, 'a> {
+    fleet: &'f Fleet<'a>,
+    by_table: BTreeMap<&'f str, Vec<&'f Found>>,
+    by_node: BTreeMap<&'f str, Vec<&'f Found>>,
+    by_placement: BTreeMap<Place<'f>, Vec<&'f Found>>,
+}
+
+/// Table, shard and node.
+type Place<'f> = (&'f str, Option<i64>, &'f str);
+
+type Rating = (Condition, Vec<&'static str>);
+
+impl<'f, 'a> Judged<'f, 'a> {
+    pub fn new(fleet: &'f Fleet<'a>, found: &'f [Found]) -> Self {
+        let (mut by_table, mut by_node, mut by_placement) =
+            (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        for one in found {
+            let Concern { node, table, shardid, .. } = &one.finding.subject;
+            if let Some(table) = table {
+                by_table.entry(table.as_str()).or_insert_with(Vec::new).push(one);
+            }
+            if let Some(node) = node {
+                by_node.entry(node.as_str()).or_insert_with(Vec::new).push(one);
+            }
+            if let (Some(table), Some(node)) = (table, node) {
+                let place: Place<'_> = (table.as_str(), *shardid, node.as_str());
+                by_placement.entry(place).or_insert_with(Vec::new).push(one);
+            }
+        }
+        Self { fleet, by_table, by_node, by_placement }
+    }
+
+    pub fn shards(&self) -> Vec<ShardRow> {
+        let tables = self.fleet.tables.iter();
+        tables.flat_map(|t| t.placements.iter().map(move |p| self.shard(t, p))).collect()
+    }
+
+    fn shard(&self, table: &Table<'_>, placement: &Placement<'_>) -> ShardRow {
+        let node = self.fleet.node(placement);
+        let (status, findings) = self.of_placement(table, placement, None);
+        let there = placement.relation;
+        ShardRow {
+            table_name: table.name.to_owned(),
+            shardid: placement.shard.map(|shard| shard.shardid),
+            kind: table.kind.as_str(),
+            nodename: node.name.clone(),
+            nodeport: node.port,
+            status,
+            findings,
+            reason: node.answer.err().map(|failure| failure.message.clone()),
+            rows: there.map(|relation| relation.rows().round()),
+            dead_rows: there.map(|relation| relation.dead),
+            table_bytes: there.map(table_bytes),
+            index_bytes: there.map(|r| r.indexes.iter().map(|index| index.bytes()).sum()),
+            indexes: there.map(|relation| relation.indexes.len()),
+            valid_indexes: there.map(|r| r.indexes.iter().filter(|index| index.valid).count()),
+            last_vacuum: there.and_then(|relation| relation.last_vacuum),
+            last_analyze: there.and_then(|relation| relation.last_analyze),
+        }
+    }
+
+    /// What was found about this placement itself, or about one index of it; and the node's silence,
+    /// because then nothing else can be told.
+    fn of_placement(
+        &self,
+        table: &Table<'_>,
+        placement: &Placement<'_>,
+        index: Option<&str>,
+    ) -> Rating {
+        let node = self.fleet.node(placement);
+        let shardid = placement.shard.map(|shard| shard.shardid);
+        let place: Place<'_> = (table.name, shardid, node.address.as_str());
+        let found = self.by_placement.get(&place).map(Vec::as_slice).unwrap_or_default();
+        let about = found
+            .iter()
+            .filter(|one| index.is_none() || one.finding.subject.index.as_deref() == index);
+        let (mut status, mut findings) = rating(about.copied());
+        if let Err(failure) = node.answer {
+            status = status.max(silence(failure.kind));
+            findings.insert(0, "node_unreachable");
+        }
+        (status, findings)
+    }
+
+    pub fn indexes(&self) -> Vec<IndexRow> {
+        let mut rows = Vec::new();
+        for table in &self.fleet.tables {
+            for placement in &table.placements {
+                rows.extend(
+                    placement.indexes.iter().map(|placed| self.index(table, placement, placed)),
+                );
+                let extra = |shell| Placed { shell, name: &shell.name, index: Some(shell) };
+                rows.extend(
+                    placement
+                        .extras
+                        .iter()
+                        .map(|index| self.index(table, placement, &extra(*index))),
+                );
+            }
+        }
+        rows
+    }
+
+    fn index(&self, table: &Table<'_>, placement: &Placement<'_>, placed: &Placed<'_>) -> IndexRow {
+        let node = self.fleet.node(placement);
+        let (mut status, findings) =
+            self.of_placement(table, placement, Some(&placed.shell.quoted));
+        if placed.index.is_none() && node.answer.is_ok() {
+            // The shard itself may be well without it; this index is not.
+            status = Condition::Red;
+        }
+        let there = placed.index;
+        IndexRow {
+            table_name: table.name.to_owned(),
+            shardid: placement.shard.map(|shard| shard.shardid),
+            nodename: node.name.clone(),
+            nodeport: node.port,
+            index_name: placed.shell.quoted.clone(),
+            shard_index_name: there.map(|index| index.quoted.clone()),
+            method: placed.shell.method.clone(),
+            columns: placed.shell.columns.clone(),
+            status,
+            findings,
+            valid: there.map(|index| index.valid),
+            definition: there.and_then(|index| index.definition.clone()),
+            built_with: there.and_then(|index| index.meta.clone()),
+            index_bytes: there.map(Index::bytes),
+            pages_ratio: placement.relation.zip(there).and_then(|(r, i)| pages_ratio(r, i)),
+            build_bytes: placement.relation.zip(there).and_then(|(relation, index)| {
+                (index.method == "hnsw").then(|| graph_bytes(index, relation.rows()))?
+            }),
+            scans: there.map(|index| index.scans),
+            hit_ratio: there
+                .filter(|index| index.blocks_fetched > 0)
+                .map(|index| rounded(index.blocks_hit as f64 / index.blocks_fetched as f64)),
+        }
+    }
+
+    pub fn tables(&self) -> Vec<TableRow> {
+        self.fleet.tables.iter().map(|table| self.table(table)).collect()
+    }
+
+    fn table(&self, table: &Table<'_>) -> TableRow {
+        let found = self.by_table.get(table.name).map(Vec::as_slice).unwrap_or_default();
+        let (mut status, mut findings) = rating(found.iter().copied());
+        let silent = table
+            .placements
+            .iter()
+            .filter_map(|placement| Some(silence(self.fleet.node(placement).answer.err()?.kind)));
+        if let Some(worst) = silent.max() {
+            status = status.max(worst);
+            findings.insert(0, "node_unreachable");
+        }
+        // A row counts once, however many replicas it has.
+        let mut rows: BTreeMap<Option<i64>, f64> = BTreeMap::new();
+        for placement in &table.placements {
+            let shardid = placement.shard.map(|shard| shard.shardid);
+            let most = rows.entry(shardid).or_default();
+            *most = most.max(placement.relation.map_or(0.0, Relation::rows));
+        }
+        let known = || table.placements.iter().filter_map(|placement| placement.relation);
+        TableRow {
+            table_name: table.name.to_owned(),
+            partition_of: table.shell.parent.clone(),
+            kind: table.kind.as_str(),
+            status,
+            findings,
+            shards: rows.len(),
+            placements: table.placements.len(),
+            unknown_placements: table.placements.len() - known().count(),
+            rows: rows.values().sum::<f64>().round(),
+            dead_rows: known().map(|relation| relation.dead).sum(),
+            table_bytes: known().map(table_bytes).sum(),
+            index_bytes: known().flat_map(|r| &r.indexes).map(|index| index.bytes()).sum(),
+            columns: table.shell.columns.iter().map(|column| column.name.clone()).collect(),
+        }
+    }
+
+    pub fn nodes(&self) -> Vec<NodeRow> {
+        (0..self.fleet.nodes.len()).map(|number| self.node(number)).collect()
+    }
+
+    fn node(&self, number: usize) -> NodeRow {
+        let node: &FleetNode<'_> = &self.fleet.nodes[number];
+        let found = self.by_node.get(node.address.as_str()).map(Vec::as_slice).unwrap_or_default();
+        let (status, findings) = rating(found.iter().copied());
+        let evidence = node.answer.ok();
+        let placements = self.fleet.tables.iter().flat_map(|table| &table.placements);
+        let here: Vec<_> = placements.filter(|placement| placement.node == number).collect();
+        let is_search = |name: &str| name.starts_with("hnsw.") || name.starts_with("ivfflat.");
+        NodeRow {
+            nodename: node.name.clone(),
+            nodeport: node.port,
+            nodeid: node.nodeid,
+            status,
+            findings,
+            reason: node.answer.err().map(|failure| failure.message.clone()),
+            placements: here.len(),
+            rows: evidence
+                .map(|_| here.iter().filter_map(|p| p.relation).map(Relation::rows).sum()),
+            index_bytes: evidence.map(index_bytes),
+            effective_cache_size: node.bytes("effective_cache_size"),
+            maintenance_work_mem: node.bytes("maintenance_work_mem"),
+            memory_bytes: evidence.and_then(|evidence| evidence.resources.memory),
+            disk_free_bytes: evidence.and_then(|evidence| evidence.resources.disk_free),
+            vector_version: evidence.and_then(|e| e.extensions.get("vector").cloned()),
+            settings: evidence
+                .iter()
+                .flat_map(|evidence| &evidence.settings)
+                .filter(|(name, _)| is_search(name))
+                .map(|(name, setting)| (name.clone(), setting.value.clone()))
+                .collect(),
+            observed_at: evidence.map(|evidence| evidence.observed_at),
+        }
+    }
+}
+
+fn table_bytes(relation: &Relation) -> f64 {
+    page_bytes(relation.pages.unwrap_or(relation.relpages))
+}
+
+fn pages_ratio(relation: &Relation, index: &Index) -> Option<f64> {
+    let pages = index.pages.filter(|_| !index.partial)?;
+    Some(rounded(pages as f64 / tight_pages(index, relation.rows())?))
+}
+
+/// The worst of some findings, and their ids, each once. What is only worth knowing is left out.
+fn rating<'f>(found: impl Iterator<Item = &'f Found>) -> Rating {
+    let (mut status, mut ids) = (Condition::Green, Vec::new());
+    for one in found.filter(|one| one.finding.status != Condition::Green) {
+        status = status.max(one.finding.status);
+        if !ids.contains(&one.check.id) {
+            ids.push(one.check.id);
+        }
+    }
+    (status, ids)
+}

@@ -1,0 +1,139 @@
+//! Owns a visit to another server, a login and what is asked there, and putting one question to many
+//! nodes at the same time. Probes and questions have the same bounds, on both sides.
+//! Must not know what is asked, and must not change anything by itself.
+
+use super::credentials::Credentials;
+use super::crowd::Crowd;
+use super::dns::Dns;
+use super::login::Login;
+use crate::backend::signals;
+use crate::error::Error;
+use decide::configuration::names::HostName;
+use decide::login::{LoginFailure, LoginFailureKind};
+use decide::node::Node;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+/// How long a visit may take.
+#[derive(Clone, Copy)]
+pub struct Bounds {
+    /// For a login: a node that is not there is not waited for as long as one that works.
+    pub login: Duration,
+    /// For all of it. A server that runs longer is told so by `statement_timeout`, and one that is no
+    /// longer listened to notices that by itself.
+    pub deadline: Duration,
+}
+
+/// Logs in at one address, as Citus would, to ask something within the bounds.
+pub async fn visit(
+    name: &str,
+    endpoint: SocketAddr,
+    nodeid: Option<i32>,
+    bounds: Bounds,
+    credentials: &Credentials,
+) -> Result<Login, LoginFailure> {
+    let mut parameters = credentials
+        .parameters(name, endpoint, nodeid)
+        .map_err(|message| failure(LoginFailureKind::Other, &message))?;
+    let ours = format!(
+        "-c statement_timeout={} -c client_connection_check_interval=200",
+        bounds.deadline.as_millis()
+    );
+    match parameters.iter_mut().rev().find(|(key, _)| key == "options") {
+        Some((_, options)) => *options = format!("{options} {ours}"),
+        None => parameters.push(("options".to_owned(), ours)),
+    }
+    match tokio::time::timeout(bounds.login, Login::connect(&parameters)).await {
+        Ok(login) => login,
+        Err(_) => Err(late(bounds.login)),
+    }
+}
+
+/// One statement that gives one value, for every node the same but for its parameters.
+pub struct Question<'a> {
+    pub statement: &'a str,
+    /// The deadline is for all nodes together.
+    pub bounds: Bounds,
+    /// More than this is not an answer.
+    pub most_bytes: usize,
+}
+
+/// What a node said, in the text form of the statement's one value.
+pub type Answer = Result<String, LoginFailure>;
+
+/// Asks all nodes, each with parameters of its own, and returns their answers in the same order.
+///
+/// Returns within the deadline, whatever a node does, and raises a cancel or an end of the process
+/// within 50 ms: at that moment every connection is closed, and the statements end on their nodes.
+/// An `Err` only when nothing could be asked at all.
+pub fn ask(
+    nodes: &[(Node, Vec<String>)],
+    question: &Question,
+    credentials: &Credentials,
+) -> Result<Vec<Answer>, Error> {
+    let deadline = question.bounds.deadline;
+    let dns = Dns::system(deadline);
+    let dns = dns.as_ref().map_err(String::as_str);
+    let mut answers: Vec<Answer> = nodes.iter().map(|_| Err(late(deadline))).collect();
+    let mut crowd = Crowd::new()?;
+    for (number, (node, parameters)) in nodes.iter().enumerate() {
+        crowd.join(async move {
+            (number, interview(node, parameters, question, credentials, dns).await)
+        });
+    }
+    let end = Instant::now() + deadline;
+    loop {
+        let patience = end.saturating_duration_since(Instant::now());
+        if let Some(come) = crowd.collect(patience, signals::interrupt_pending) {
+            for (number, answer) in come {
+                answers[number] = answer;
+            }
+            return Ok(answers);
+        }
+        // Outside the runtime: an ERROR unwinds from here, and closes every connection.
+        pgrx::check_for_interrupts!();
+    }
+}
+
+async fn interview(
+    node: &Node,
+    parameters: &[String],
+    question: &Question<'_>,
+    credentials: &Credentials,
+    dns: Result<&Dns, &str>,
+) -> Answer {
+    let parameters: Vec<&str> = parameters.iter().map(String::as_str).collect();
+    let mut last = failure(LoginFailureKind::Unresolvable, "the name leads nowhere");
+    // As libpq does with a name that has several addresses: the first that lets us in.
+    for address in addresses(&node.nodename, dns).await? {
+        let endpoint = SocketAddr::new(address, node.nodeport);
+        let nodeid = Some(node.nodeid);
+        match visit(&node.nodename, endpoint, nodeid, question.bounds, credentials).await {
+            Ok(mut login) => {
+                login.allow(question.most_bytes);
+                return login.value(question.statement, &parameters).await;
+            }
+            Err(failure) => last = failure,
+        }
+    }
+    Err(last)
+}
+
+async fn addresses(name: &str, dns: Result<&Dns, &str>) -> Result<Vec<IpAddr>, LoginFailure> {
+    if let Ok(address) = name.parse() {
+        return Ok(vec![address]);
+    }
+    let unresolvable = |why: &str| failure(LoginFailureKind::Unresolvable, why);
+    let name = HostName::parse(name).map_err(|why| unresolvable(&why))?;
+    let dns = dns.map_err(unresolvable)?;
+    dns.addresses(&name).await.map_err(|(_, why)| unresolvable(&why))
+}
+
+/// Of a server that did not say anything in time.
+pub fn late(deadline: Duration) -> LoginFailure {
+    failure(LoginFailureKind::Timeout, &format!("nothing within {} ms", deadline.as_millis()))
+}
+
+fn failure(kind: LoginFailureKind, message: &str) -> LoginFailure {
+    LoginFailure { kind, message: crate::error::one_line(message) }
+}

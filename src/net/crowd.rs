@@ -1,0 +1,87 @@
+//! Owns the async runtime: many conversations with other servers at the same time, on this process's one
+//! thread, which gives way to a signal at any moment.
+//! Must not call PostgreSQL from inside the runtime, except to see whether a signal has come.
+
+use crate::backend::signals;
+use crate::error::Error;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+use tokio::runtime::{Builder, Runtime};
+
+/// How long a signal may go unnoticed while the network is waited for.
+const HEARTBEAT: Duration = Duration::from_millis(50);
+
+/// Conversations that are under way, and the answers that have come.
+pub struct Crowd<'a, T> {
+    // Dropped first: what it holds may be registered with the runtime.
+    underway: FuturesUnordered<Pin<Box<dyn Future<Output = T> + 'a>>>,
+    answers: Vec<T>,
+    runtime: Runtime,
+}
+
+impl<'a, T> Crowd<'a, T> {
+    pub fn new() -> Result<Self, Error> {
+        // One thread, this one: PostgreSQL's signal handlers must not run on another.
+        let runtime = Builder::new_current_thread().enable_all().build();
+        let runtime =
+            runtime.map_err(|error| Error::Internal(format!("no async runtime: {error}")))?;
+        Ok(Self { underway: FuturesUnordered::new(), answers: Vec::new(), runtime })
+    }
+
+    /// Adds a conversation, which goes on whenever somebody waits.
+    pub fn join(&self, conversation: impl Future<Output = T> + 'a) {
+        self.underway.push(Box::pin(conversation));
+    }
+
+    /// Waits until all answers are in or `patience` is over, and gives those that have come: a slow
+    /// server costs the others no more than that, and is heard later. `None` when `stop` says so.
+    pub fn collect(&mut self, patience: Duration, stop: fn() -> bool) -> Option<Vec<T>> {
+        let (underway, answers) = (&mut self.underway, &mut self.answers);
+        let all = async {
+            while let Some(answer) = underway.next().await {
+                answers.push(answer);
+            }
+        };
+        run(&self.runtime, stop, async { drop(tokio::time::timeout(patience, all).await) })?;
+        Some(std::mem::take(&mut self.answers))
+    }
+
+    /// Waits until the time is over, an answer comes, or somebody wants something.
+    pub fn wait(&mut self, time: Duration) {
+        if self.underway.is_empty() {
+            signals::sleep(time);
+            return;
+        }
+        let (underway, answers) = (&mut self.underway, &mut self.answers);
+        let waiting = async {
+            if let Ok(Some(answer)) = tokio::time::timeout(time, underway.next()).await {
+                answers.push(answer);
+            }
+        };
+        run(&self.runtime, signals::woken, waiting);
+    }
+
+    /// Does something else that talks to servers. `None` on a signal.
+    pub fn perform<O>(&self, work: impl Future<Output = O>) -> Option<O> {
+        run(&self.runtime, signals::interrupted, work)
+    }
+}
+
+/// Runs `work` until it is done or `stop` says so.
+fn run<O>(runtime: &Runtime, stop: fn() -> bool, work: impl Future<Output = O>) -> Option<O> {
+    runtime.block_on(async {
+        let stopped = async {
+            while !stop() {
+                tokio::time::sleep(HEARTBEAT).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = stopped => None,
+            done = work => Some(done),
+        }
+    })
+}
