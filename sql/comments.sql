@@ -8,6 +8,7 @@ COMMENT ON COLUMN fleet.events.nodename IS 'Name of the worker as in fleet.worke
 COMMENT ON COLUMN fleet.events.nodeport IS 'Port of the worker';
 COMMENT ON COLUMN fleet.events.nodeid IS 'Its nodeid in pg_dist_node, once it is registered';
 COMMENT ON COLUMN fleet.events.event IS 'The state that it entered';
+COMMENT ON COLUMN fleet.events.code IS 'The situation that led there, in one word: docs/states.md lists them';
 COMMENT ON COLUMN fleet.events.detail IS 'The state before, the reason, the address and the source';
 COMMENT ON INDEX fleet.events_worker_idx IS 'The newest event of each worker';
 COMMENT ON INDEX fleet.events_at_idx IS 'Events that are older than the retention';
@@ -46,6 +47,7 @@ COMMENT ON COLUMN fleet.workers.address IS 'The address that the name leads to';
 COMMENT ON COLUMN fleet.workers.nodeid IS 'Its nodeid in pg_dist_node; NULL for a candidate';
 COMMENT ON COLUMN fleet.workers.groupid IS 'Its groupid in pg_dist_node; NULL for a candidate';
 COMMENT ON COLUMN fleet.workers.state IS 'discovered, unreachable, refused, standby, ready, active, inactive, absent, conflict, blank, removing or removed';
+COMMENT ON COLUMN fleet.workers.code IS 'The situation in one word that never changes its meaning: docs/states.md lists them';
 COMMENT ON COLUMN fleet.workers.since IS 'When it entered the state';
 COMMENT ON COLUMN fleet.workers.reason IS 'The fact that led to the state';
 COMMENT ON COLUMN fleet.workers.remedy IS 'What an operator can do';

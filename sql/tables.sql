@@ -6,6 +6,7 @@ CREATE TABLE fleet.events (
   nodeport integer NOT NULL,
   nodeid integer,
   event text NOT NULL,
+  code text NOT NULL,
   detail jsonb NOT NULL DEFAULT '{}'
 );
 

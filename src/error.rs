@@ -75,11 +75,6 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether a deadline has ended what was being done.
-    pub fn is_cancel(&self) -> bool {
-        self.sqlstate() == PgSqlErrorCode::ERRCODE_QUERY_CANCELED
-    }
-
     fn sqlstate(&self) -> PgSqlErrorCode {
         match self {
             Self::NotSuperuser(_) => PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,

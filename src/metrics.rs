@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicU64;
 
 use decide::condition::Condition;
-use decide::membership::model::State;
+use decide::membership::state::State;
 
 type Labels = Vec<(&'static str, String)>;
 type Ratio = Gauge<f64, AtomicU64>;
@@ -176,6 +176,14 @@ impl Page {
         let family = self.family("workers", "Candidates and registered workers, by state");
         for (state, count) in counts {
             family.get_or_create(&vec![("state", state.to_owned())]).set(count.into());
+        }
+        let mut situations: BTreeMap<(String, String), u32> = BTreeMap::new();
+        for worker in workers {
+            *situations.entry((label(worker, "state"), label(worker, "code"))).or_default() += 1;
+        }
+        let family = self.family("worker_situations", "Candidates and registered workers, by code");
+        for ((state, code), count) in situations {
+            family.get_or_create(&vec![("state", state), ("code", code)]).set(count.into());
         }
     }
 
@@ -350,7 +358,11 @@ mod tests {
                 "last_cycle": 1.7e9, "cycle_ms": 12.5, "cycles": 3, "changes": 2, "paused": false,
                 "dns_errors_by_kind": {"timeout": 4}, "probe_errors_by_kind": {"refused": 1},
             },
-            "workers": [{"state": "active"}, {"state": "active"}, {"state": "blank"}],
+            "workers": [
+                {"state": "active", "code": "active"},
+                {"state": "active", "code": "active"},
+                {"state": "blank", "code": "citus_gone"},
+            ],
         });
         vector["recall"] = json!([
             {"table_name": "t", "nodename": "w", "nodeport": 1, "recall": 0.9, "ci_low": 0.8, "ci_high": 1.0},
@@ -370,6 +382,8 @@ mod tests {
         has(&text, "citus_fleet_workers{state=\"active\"} 2.0");
         has(&text, "citus_fleet_workers{state=\"blank\"} 1.0");
         has(&text, "citus_fleet_workers{state=\"absent\"} 0.0");
+        has(&text, "citus_fleet_worker_situations{state=\"active\",code=\"active\"} 2.0");
+        has(&text, "citus_fleet_worker_situations{state=\"blank\",code=\"citus_gone\"} 1.0");
         has(&text, "citus_fleet_cycle_duration_seconds 0.0125");
         has(&text, "citus_fleet_cycles_total 3");
         has(&text, "citus_fleet_dns_errors_total{kind=\"timeout\"} 4");

@@ -2,7 +2,7 @@
 //! Must not overwrite an identity: a row whose server is another one is never made to fit.
 
 use crate::error::Error;
-use decide::membership::model::Lineage;
+use decide::membership::server::Lineage;
 use pgrx::prelude::*;
 
 /// Records whose server a node is, once, and the highest timeline it has come to. A server that was

@@ -6,7 +6,7 @@
 use crate::error::Error;
 use crate::net::credentials::Credentials;
 use crate::net::login::Login;
-use decide::membership::model::Change;
+use decide::membership::change::Change;
 use pgrx::prelude::*;
 use std::time::Duration;
 

@@ -4,7 +4,7 @@
 use super::{identities, pause};
 use crate::backend::transaction::transaction;
 use crate::error::Error;
-use decide::membership::model::Change;
+use decide::membership::change::Change;
 use pgrx::prelude::*;
 
 /// Nodes to a transaction. `citus_add_node` holds ExclusiveLock on `pg_dist_node` until the commit:
@@ -74,9 +74,7 @@ fn make(changes: &[&Change]) -> Vec<Outcome> {
     match result {
         Ok(ids) => changes.iter().zip(ids).map(|(change, id)| outcome(change, Ok(id))).collect(),
         Err(error) if changes.len() > 1 && !concerns_all(&error, changes) => {
-            // A node that hangs is found by halves: each attempt may take the whole deadline.
-            let part = if error.is_cancel() { changes.len().div_ceil(2) } else { 1 };
-            changes.chunks(part).flat_map(make).collect()
+            changes.chunks(1).flat_map(make).collect()
         }
         Err(error) => {
             let message = error.to_string();

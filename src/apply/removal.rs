@@ -8,7 +8,7 @@ use crate::backend::catalog::{self, read_one};
 use crate::backend::signals::StatementDeadline;
 use crate::error::Error;
 use crate::observe::coordinator;
-use decide::membership::model::DistNode;
+use decide::membership::coordinator::DistNode;
 use pgrx::PgTryBuilder;
 use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;

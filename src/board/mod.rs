@@ -113,9 +113,9 @@ unsafe extern "C-unwind" fn attach_memory() {
 }
 
 /// The board with its lock held. PostgreSQL itself releases the lock when an ERROR passes by.
-struct Held(*mut Board);
+struct Locked(*mut Board);
 
-impl Held {
+impl Locked {
     fn with(mode: pg_sys::LWLockMode::Type) -> Result<Self, Error> {
         let board = BOARD.load(Ordering::Relaxed);
         if board.is_null() {
@@ -135,7 +135,7 @@ impl Held {
     }
 }
 
-impl std::ops::Deref for Held {
+impl std::ops::Deref for Locked {
     type Target = Board;
     fn deref(&self) -> &Board {
         // SAFETY: valid memory, and the lock is held.
@@ -143,14 +143,14 @@ impl std::ops::Deref for Held {
     }
 }
 
-impl std::ops::DerefMut for Held {
+impl std::ops::DerefMut for Locked {
     fn deref_mut(&mut self) -> &mut Board {
         // SAFETY: as above; only `exclusive` holders change anything.
         unsafe { &mut *self.0 }
     }
 }
 
-impl Drop for Held {
+impl Drop for Locked {
     fn drop(&mut self) {
         // SAFETY: the lock was acquired in `with` and is released once.
         unsafe { pg_sys::LWLockRelease(self.lock) };
@@ -161,11 +161,11 @@ impl Drop for Held {
 
 /// Whether the controller has found before that its database does not exist.
 pub fn is_database_missing() -> Result<bool, Error> {
-    Ok(Held::shared()?.database_missing)
+    Ok(Locked::shared()?.database_missing)
 }
 
 pub fn set_database_missing(missing: bool) -> Result<(), Error> {
-    Held::exclusive()?.database_missing = missing;
+    Locked::exclusive()?.database_missing = missing;
     Ok(())
 }
 
@@ -175,7 +175,7 @@ pub fn take_over() -> Result<(), Error> {
     let (latch, pid, database) =
         unsafe { (pg_sys::MyLatch, pg_sys::MyProcPid, pg_sys::MyDatabaseId) };
     {
-        let mut board = Held::exclusive()?;
+        let mut board = Locked::exclusive()?;
         board.controller = latch;
         board.controller_pid = pid;
         board.database = database;
@@ -188,7 +188,7 @@ pub fn take_over() -> Result<(), Error> {
 
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn step_down(_code: i32, _argument: pg_sys::Datum) {
-    if let Ok(mut board) = Held::exclusive() {
+    if let Ok(mut board) = Locked::exclusive() {
         board.controller = null_mut();
         board.controller_pid = 0;
         board.snapshot.length = 0;
@@ -198,20 +198,20 @@ unsafe extern "C-unwind" fn step_down(_code: i32, _argument: pg_sys::Datum) {
 
 /// The request that has not been answered yet.
 pub fn pending_request() -> Result<Option<Request>, Error> {
-    let board = Held::shared()?;
+    let board = Locked::shared()?;
     let pending = board.requested > board.served;
     Ok(pending.then_some(Request { ticket: board.requested, dry_run: board.dry_run }))
 }
 
 /// Shows what the controller knows.
 pub fn publish(snapshot: &str) -> Result<(), Error> {
-    Held::exclusive()?.snapshot.write(snapshot)
+    Locked::exclusive()?.snapshot.write(snapshot)
 }
 
 /// Answers a request. The answer stays until the next one.
 pub fn answer(request: Request, report: &str) -> Result<(), Error> {
     {
-        let mut board = Held::exclusive()?;
+        let mut board = Locked::exclusive()?;
         board.answer.write(report)?;
         board.served = request.ticket;
     }
@@ -237,19 +237,19 @@ pub struct Controller {
 
 /// The running controller, if there is one.
 pub fn controller() -> Result<Option<Controller>, Error> {
-    let board = Held::shared()?;
+    let board = Locked::shared()?;
     let running = !board.controller.is_null();
     Ok(running.then(|| Controller { pid: board.controller_pid, database: board.database }))
 }
 
 /// The newest snapshot; none while there is no controller or it has not finished a cycle.
 pub fn snapshot() -> Result<Option<String>, Error> {
-    Ok(Held::shared()?.snapshot.read())
+    Ok(Locked::shared()?.snapshot.read())
 }
 
 /// Asks for a full pass. A request that nobody waits for any more is replaced.
 pub fn request(dry_run: bool) -> Result<Request, Error> {
-    let mut board = Held::exclusive()?;
+    let mut board = Locked::exclusive()?;
     board.requested += 1;
     board.dry_run = dry_run;
     Ok(Request { ticket: board.requested, dry_run })
@@ -257,7 +257,7 @@ pub fn request(dry_run: bool) -> Result<Request, Error> {
 
 /// Ends the controller's wait.
 pub fn wake_controller() -> Result<(), Error> {
-    let board = Held::shared()?;
+    let board = Locked::shared()?;
     if !board.controller.is_null() {
         // SAFETY: a latch in shared memory; setting one whose process has just ended is harmless.
         unsafe { pg_sys::SetLatch(board.controller) };
@@ -271,7 +271,7 @@ pub fn await_answer(request: Request, time: Duration) -> Result<Option<String>, 
     let started = std::time::Instant::now();
     loop {
         {
-            let board = Held::shared()?;
+            let board = Locked::shared()?;
             if board.served >= request.ticket {
                 // SAFETY: leaves the queue that the sleep below has joined, if it has.
                 unsafe { pg_sys::ConditionVariableCancelSleep() };

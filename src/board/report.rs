@@ -1,7 +1,7 @@
 //! Owns the JSON on the board that is read by name in Rust: what a pass is answered with, and complaints.
 //! Must not hold anything secret: everybody in pg_monitor may read it.
 
-use decide::membership::model::Action;
+use decide::membership::state::Action;
 use serde::{Deserialize, Serialize};
 
 /// What is wrong, and what can be done about it.

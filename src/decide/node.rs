@@ -1,4 +1,4 @@
-//! Owns how a node of the cluster is named: what every room calls it by.
+//! Owns how a node of the cluster is named: what every room calls it by, and in a statement.
 //! Must not know anything else of it.
 
 use serde::Deserialize;
@@ -9,4 +9,26 @@ pub struct Node {
     pub nodeid: i32,
     pub nodename: String,
     pub nodeport: u16,
+}
+
+/// A string for a statement: Citus stores host names unchecked, so one may hold anything.
+pub fn literal(text: &str) -> String {
+    let quoted = text.replace('\'', "''");
+    if text.contains('\\') {
+        format!("E'{}'", quoted.replace('\\', "\\\\"))
+    } else {
+        format!("'{quoted}'")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::literal;
+
+    #[test]
+    fn a_name_is_quoted_whatever_it_holds() {
+        assert_eq!(literal("w1"), "'w1'");
+        assert_eq!(literal("it's"), "'it''s'");
+        assert_eq!(literal("a\\b"), "E'a\\\\b'");
+    }
 }

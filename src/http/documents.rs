@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::metrics;
 use decide::condition;
 use decide::condition::Condition;
-use decide::membership::model::State;
+use decide::membership::state::State;
 use hyper::body::Bytes;
 use pgrx::JsonB;
 use serde_json::{Value, json};

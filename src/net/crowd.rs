@@ -8,7 +8,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use std::future::Future;
 use std::pin::Pin;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, Runtime};
 
 /// How long a signal may go unnoticed while the network is waited for.
@@ -49,19 +49,25 @@ impl<'a, T> Crowd<'a, T> {
         Some(std::mem::take(&mut self.answers))
     }
 
-    /// Waits until the time is over, an answer comes, or somebody wants something.
-    pub fn wait(&mut self, time: Duration) {
-        if self.underway.is_empty() {
-            signals::sleep(time);
-            return;
-        }
+    /// Waits until the time is over, an answer comes that is news, or somebody wants something.
+    pub fn wait(&mut self, time: Duration, is_news: impl Fn(&T) -> bool) {
+        let end = Instant::now() + time;
         let (underway, answers) = (&mut self.underway, &mut self.answers);
         let waiting = async {
-            if let Ok(Some(answer)) = tokio::time::timeout(time, underway.next()).await {
+            while let Some(answer) = underway.next().await {
+                let is_news = is_news(&answer);
                 answers.push(answer);
+                if is_news {
+                    return true;
+                }
             }
+            false
         };
-        run(&self.runtime, signals::woken, waiting);
+        let timed = async { tokio::time::timeout(time, waiting).await };
+        // With nobody left to wait for, there is the rest of the time.
+        if let Some(Ok(false)) = run(&self.runtime, signals::woken, timed) {
+            signals::sleep(end.saturating_duration_since(Instant::now()));
+        }
     }
 
     /// Does something else that talks to servers. `None` on a signal.

@@ -5,7 +5,7 @@
 use crate::backend::catalog::{current_database, is_installed, setting, value};
 use crate::error::Error;
 use crate::net::credentials::Credentials;
-use decide::membership::model::{CitusFacts, Coordinator};
+use decide::membership::coordinator::{CitusFacts, Coordinator};
 use pgrx::pg_sys;
 use std::collections::BTreeMap;
 use std::ffi::CStr;

@@ -4,7 +4,7 @@
 use crate::net::dns::{Dns, Resolvers};
 use decide::configuration::names::HostName;
 use decide::configuration::policy::NameOrigin;
-use decide::membership::model::Naming;
+use decide::membership::endpoint::Naming;
 use std::net::IpAddr;
 use std::time::Duration;
 

@@ -10,8 +10,9 @@ use crate::net::crowd::Crowd;
 use crate::net::dns::{Dns, Resolvers};
 use decide::configuration::names::HostName;
 use decide::configuration::policy::{NameOrigin, Policy};
+use decide::membership::coordinator::DistNode;
 use decide::membership::discovery::{DnsFailure, SourceAnswer};
-use decide::membership::model::{DistNode, Naming, ProbeResult};
+use decide::membership::endpoint::{Naming, ProbeResult};
 use futures_util::future::join_all;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -30,7 +31,7 @@ pub struct Names {
 
 /// The answer of one endpoint.
 pub struct Answered {
-    pub endpoint: SocketAddr,
+    pub at: SocketAddr,
     pub result: ProbeResult,
     /// When the probe was begun: whatever the server said was true no later than at its answer.
     pub asked: Instant,
@@ -95,16 +96,16 @@ impl Network {
         mut visit: Visit,
         origins: Option<Vec<NameOrigin>>,
     ) {
-        if !self.asked.insert(visit.endpoint) {
+        if !self.asked.insert(visit.at) {
             return;
         }
         let prober = Rc::clone(prober);
         self.crowd.join(async move {
-            let endpoint = visit.endpoint;
+            let at = visit.at;
             let naming = match origins {
                 Some(origins) => {
                     let (resolvers, deadline) = (&prober.resolvers, prober.deadline);
-                    Some(naming::find(endpoint.ip(), &origins, resolvers, deadline).await)
+                    Some(naming::find(at.ip(), &origins, resolvers, deadline).await)
                 }
                 None => None,
             };
@@ -113,7 +114,7 @@ impl Network {
             }
             let started = Instant::now();
             let result = prober.ask(&visit).await;
-            Answered { endpoint, result, asked: started, round_trip: started.elapsed(), naming }
+            Answered { at, result, asked: started, round_trip: started.elapsed(), naming }
         });
     }
 
@@ -121,7 +122,7 @@ impl Network {
     pub fn collect(&mut self, patience: Duration) -> Option<Vec<Answered>> {
         let answers = self.crowd.collect(patience, signals::interrupted)?;
         for answered in &answers {
-            self.asked.remove(&answered.endpoint);
+            self.asked.remove(&answered.at);
         }
         Some(answers)
     }
@@ -131,9 +132,9 @@ impl Network {
         self.crowd.perform(work)
     }
 
-    /// Waits until the time is over, a probe comes back, or somebody wants something.
-    pub fn wait(&mut self, time: Duration) {
-        self.crowd.wait(time);
+    /// Waits until the time is over, a probe brings news, or somebody wants something.
+    pub fn wait(&mut self, time: Duration, is_news: impl Fn(&Answered) -> bool) {
+        self.crowd.wait(time, is_news);
     }
 }
 

@@ -7,7 +7,9 @@ use crate::net::credentials::Credentials;
 use crate::net::dns::Resolvers;
 use crate::settings::Settings;
 use decide::login::{LoginFailure, LoginFailureKind};
-use decide::membership::model::{Coordinator, ExtensionState, Membership, ProbeResult, Server};
+use decide::membership::coordinator::Coordinator;
+use decide::membership::endpoint::ProbeResult;
+use decide::membership::server::{ExtensionState, Membership, Server};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -22,10 +24,10 @@ pub struct Prober {
     distributed_tables: String,
 }
 
-/// An endpoint to be probed.
+/// A probe that is to be made.
 #[derive(Clone, Debug)]
 pub struct Visit {
-    pub endpoint: SocketAddr,
+    pub at: SocketAddr,
     /// The name that Citus uses, or would use, for it.
     pub name: String,
     /// Its row in `pg_dist_node`, where it has one.
@@ -62,9 +64,9 @@ impl Prober {
     }
 
     async fn interview(&self, visit: &Visit) -> ProbeResult {
-        let Visit { endpoint, name, nodeid } = visit;
+        let Visit { at, name, nodeid } = visit;
         let bounds = Bounds { login: self.deadline, deadline: self.deadline };
-        let mut login = ask::visit(name, *endpoint, *nodeid, bounds, &self.credentials).await?;
+        let mut login = ask::visit(name, *at, *nodeid, bounds, &self.credentials).await?;
         // A registered worker has relations of these names because Citus has put them there.
         let tables = visit.nodeid.map_or(self.distributed_tables.as_str(), |_| "{}");
         let answer =

@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::http::gate;
 use crate::session::snapshot_json;
 use crate::settings;
-use decide::configuration::doctor::{self, Advice, CitusSettings, Facts, HttpFacts, Token};
+use decide::configuration::doctor::{self, Advice, CitusSettings, Configuration, HttpFacts, Token};
 use decide::configuration::networks::Networks;
 use pgrx::pg_sys;
 use serde::Deserialize;
@@ -51,12 +51,12 @@ fn token() -> Token {
     }
 }
 
-fn facts() -> Result<Facts, Error> {
+fn facts() -> Result<Configuration, Error> {
     let seen: Seen = match controller()?.is_none().then(snapshot_json).transpose()?.flatten() {
         Some(snapshot) => serde_json::from_value(snapshot)?,
         None => Seen::default(),
     };
-    Ok(Facts {
+    Ok(Configuration {
         shared_preload_libraries: setting(c"shared_preload_libraries"),
         library_version: env!("CARGO_PKG_VERSION").to_owned(),
         controller: controller()?,

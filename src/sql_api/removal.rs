@@ -23,9 +23,9 @@ pub fn remove(nodename: &str, nodeport: i32, transfer: Option<&str>) -> Result<(
     if node.is_job_running {
         return Err(Error::JobRunning);
     }
-    let mut standing = look(node.nodeid)?;
+    let mut look = look_again(node.nodeid)?;
     if let Some(mode) = transfer {
-        standing.require_itself(&name)?;
+        look.require_itself(&name)?;
         if !removal::held(node.groupid)?.is_empty() {
             if !node.has_elsewhere {
                 return Err(Error::NowhereToGo(name));
@@ -33,20 +33,20 @@ pub fn remove(nodename: &str, nodeport: i32, transfer: Option<&str>) -> Result<(
             notice!("moving the shards of {name} to the other nodes");
             removal::drain(nodename, nodeport, mode)?;
             // It may have taken hours.
-            standing = look(node.nodeid)?;
-            standing.require_itself(&name)?;
+            look = look_again(node.nodeid)?;
+            look.require_itself(&name)?;
         }
     }
     let held = removal::held(node.groupid)?;
     if !held.is_empty() {
         return Err(Error::HoldsData { node: name, held: list(&held) });
     }
-    if standing.is_itself && removal::has_remains(node.groupid)? {
+    if look.is_itself && removal::has_remains(node.groupid)? {
         return Err(Error::HoldsRemains(name));
     }
-    let is_recorded = removal::remove(&node, standing.is_itself)?;
+    let is_recorded = removal::remove(&node, look.is_itself)?;
     wake_controller_after_commit();
-    match (is_recorded, standing.is_itself) {
+    match (is_recorded, look.is_itself) {
         (true, true) => {
             notice!("{name} is removed; SELECT fleet.enroll_worker(…) lets it join again")
         }
@@ -76,14 +76,14 @@ pub fn enroll(nodename: &str, nodeport: i32) -> Result<(), Error> {
 }
 
 /// What the controller has just seen of a worker.
-struct Standing {
+struct Look {
     state: String,
     reason: String,
     /// The server at its address is known to be this worker.
     is_itself: bool,
 }
 
-impl Standing {
+impl Look {
     fn require_itself(&self, name: &str) -> Result<(), Error> {
         if self.is_itself {
             return Ok(());
@@ -94,7 +94,7 @@ impl Standing {
 }
 
 /// Has the controller look again, without changing anything.
-fn look(nodeid: i32) -> Result<Standing, Error> {
+fn look_again(nodeid: i32) -> Result<Look, Error> {
     autoregister(true)?;
     let snapshot = snapshot_json()?.unwrap_or_default();
     let workers = snapshot["workers"].as_array().map_or(&[][..], Vec::as_slice);
@@ -103,7 +103,7 @@ fn look(nodeid: i32) -> Result<Standing, Error> {
         |key: &str| worker.and_then(|worker| worker[key].as_str()).unwrap_or_default().to_owned();
     let state = text("state");
     let is_itself = matches!(state.as_str(), "active" | "removing");
-    Ok(Standing { is_itself, reason: text("reason"), state })
+    Ok(Look { is_itself, reason: text("reason"), state })
 }
 
 fn require_not_paused() -> Result<(), Error> {

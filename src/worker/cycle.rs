@@ -13,11 +13,16 @@ use crate::observe::coordinator as catalogs;
 use crate::observe::network::Network;
 use crate::observe::probe::{Prober, Visit};
 use crate::settings::Settings;
-use decide::membership::model::{
-    Change, Coordinator, DistNode, Hold, Lineage, Observation, Plan, State,
-};
+use decide::configuration::policy::NameOrigin;
+use decide::membership::change::Change;
+use decide::membership::coordinator::{Coordinator, DistNode};
+use decide::membership::evidence::bar;
+use decide::membership::observation::{Hold, Observation};
 use decide::membership::own_address::own_address;
-use decide::membership::plan::{barred, plan};
+use decide::membership::plan::Plan;
+use decide::membership::planner::plan;
+use decide::membership::server::Lineage;
+use decide::membership::state::State;
 use futures_util::future::join_all;
 use pgrx::log;
 use std::rc::Rc;
@@ -76,10 +81,10 @@ fn observe(
     let interval = settings.policy.interval;
     memory.learn_rows(coordinator);
     let is_due = |memory: &Memory, row: &DistNode| {
-        let endpoints = memory.endpoints(row);
+        let endpoints = memory.endpoints_of(row);
         request.is_some()
             || endpoints.is_empty()
-            || endpoints.iter().any(|e| memory.is_due(*e, interval))
+            || endpoints.iter().any(|at| memory.is_due(*at, interval))
     };
     let due: Vec<&DistNode> = coordinator.worker_rows().filter(|row| is_due(memory, row)).collect();
     let own = own_address(coordinator, &settings.policy);
@@ -88,40 +93,9 @@ fn observe(
     };
     memory.learn_names(names, coordinator, settings);
 
-    for row in coordinator.worker_rows() {
-        for endpoint in memory.endpoints(row) {
-            if request.is_some() || memory.is_due(endpoint, interval) {
-                let visit =
-                    Visit { endpoint, name: row.nodename.clone(), nodeid: Some(row.nodeid) };
-                network.start(prober, visit, None);
-            }
-        }
-    }
-    for candidate in &memory.candidates {
-        let endpoint = candidate.endpoint;
-        let is_wanted = request.is_some() || memory.is_due(endpoint, interval);
-        if is_wanted && barred(candidate, coordinator, &settings.policy).is_none() {
-            // As Citus will: by the name it is to be registered under, if it has one.
-            let known = memory.probes.get(&endpoint).and_then(|probe| probe.naming.as_ref());
-            let name = known.map_or_else(|| endpoint.ip().to_string(), |n| n.name.to_string());
-            let origins = memory
-                .naming_is_due(endpoint)
-                .then(|| settings.policy.node_names.origins(candidate));
-            network.start(prober, Visit { endpoint, name, nodeid: None }, origins);
-        }
-    }
-    // After the candidates, of which they may be some: only those are asked for their names, and an endpoint
-    // has one probe at a time. Whoever answers at the address of a removed server may be somebody new.
-    let removed = coordinator
-        .removed
-        .iter()
-        .filter_map(|removed| Some((removed.endpoint_to_clean()?, removed.nodename.as_str())));
-    let own = own.iter().flat_map(|(name, _)| memory.own_endpoints.iter().map(|at| (*at, *name)));
-    for (endpoint, name) in removed.chain(own) {
-        if request.is_some() || memory.is_due(endpoint, interval) {
-            let visit = Visit { endpoint, name: name.to_owned(), nodeid: None };
-            network.start(prober, visit, None);
-        }
+    for (visit, origins) in visits(memory, request, settings, coordinator) {
+        memory.ask(visit.at);
+        network.start(prober, visit, origins);
     }
     // A request waits for everybody: a name and a login have one deadline each.
     let patience = if request.is_some() { settings.probe_timeout * 2 + PATIENCE } else { PATIENCE };
@@ -130,6 +104,41 @@ fn observe(
     };
     memory.learn_answers(answers);
     true
+}
+
+/// Who is to be asked in this cycle, and by which names candidates may be known; on request, everybody.
+fn visits(
+    memory: &Memory,
+    request: Option<Request>,
+    settings: &Settings,
+    coordinator: &Coordinator,
+) -> Vec<(Visit, Option<Vec<NameOrigin>>)> {
+    let policy = &settings.policy;
+    let rows = coordinator.worker_rows().flat_map(|row| {
+        let visit = |at| Visit { at, name: row.nodename.clone(), nodeid: Some(row.nodeid) };
+        memory.endpoints_of(row).into_iter().map(move |at| (visit(at), None))
+    });
+    let allowed = memory.candidates.iter().filter(|it| bar(it, coordinator, policy).is_none());
+    let candidates = allowed.map(|candidate| {
+        let at = candidate.endpoint;
+        // As Citus will: by the name it is to be registered under, if it has one.
+        let known = memory.endpoints.get(&at).and_then(|endpoint| endpoint.naming.as_ref());
+        let name = known.map_or_else(|| at.ip().to_string(), |naming| naming.name.to_string());
+        let origins = || policy.node_names.origins(candidate.given.as_ref(), &candidate.source);
+        (Visit { at, name, nodeid: None }, memory.naming_is_due(at).then(origins))
+    });
+    // After the candidates, of which they may be some: only those are asked for their names, and an endpoint
+    // has one probe at a time. Whoever answers at the address of a removed server may be somebody new.
+    let removed = coordinator
+        .removed
+        .iter()
+        .filter_map(|removed| Some((removed.endpoint_to_clean()?, removed.nodename.as_str())));
+    let own = own_address(coordinator, policy).into_iter();
+    let own = own.flat_map(|(name, _)| memory.own_endpoints.iter().map(move |at| (*at, name)));
+    let others =
+        removed.chain(own).map(|(at, name)| (Visit { at, name: name.into(), nodeid: None }, None));
+    let is_wanted = |at| request.is_some() || memory.is_due(at, policy.interval);
+    rows.chain(candidates).chain(others).filter(|(visit, _)| is_wanted(visit.at)).collect()
 }
 
 fn decide(
@@ -152,7 +161,7 @@ fn decide(
         candidates: &memory.candidates,
         node_addresses: &memory.node_addresses,
         own_endpoints: &memory.own_endpoints,
-        probes: &memory.probes,
+        endpoints: &memory.endpoints,
         unnamed_since: &memory.unnamed_since,
         // Whoever asks for a pass wants another attempt now.
         failures: if request.is_some() { &nothing } else { &memory.failures },
@@ -261,8 +270,7 @@ fn newcomers(memory: &Memory, coordinator: &Coordinator, plan: &Plan) -> Vec<(i3
         .filter(|worker| matches!(worker.state, State::Active | State::Removing))
         .filter_map(|worker| {
             let nodeid = worker.nodeid?;
-            let probe = memory.probes.get(&worker.endpoint?)?;
-            let lineage = probe.result.as_ref().ok()?.lineage();
+            let lineage = memory.endpoints.get(&worker.endpoint?)?.server()?.lineage();
             let known = coordinator.identities.get(&nodeid);
             known.is_none_or(|known| known.timeline < lineage.timeline).then_some((nodeid, lineage))
         })

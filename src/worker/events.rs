@@ -5,7 +5,8 @@
 use super::memory::Standing;
 use crate::backend::catalog::read_one;
 use crate::error::Error;
-use decide::membership::model::{State, Worker};
+use decide::membership::plan::Worker;
+use decide::membership::state::State;
 use pgrx::prelude::*;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -42,13 +43,14 @@ pub fn write(entered: &[Entered<'_>]) -> Result<(), Error> {
             "source": worker.source,
         });
         Spi::run_with_args(
-            "INSERT INTO fleet.events (nodename, nodeport, nodeid, event, detail)
-             VALUES ($1, $2, $3, $4, $5)",
+            "INSERT INTO fleet.events (nodename, nodeport, nodeid, event, code, detail)
+             VALUES ($1, $2, $3, $4, $5, $6)",
             &[
                 worker.nodename.as_str().into(),
                 i32::from(worker.nodeport).into(),
                 worker.nodeid.into(),
                 worker.state.as_str().into(),
+                worker.code.into(),
                 pgrx::JsonB(detail).into(),
             ],
         )?;

@@ -84,7 +84,7 @@ fn serve() -> Result<(), Error> {
                 IDLE
             }
         };
-        network.wait(wait);
+        network.wait(wait, |answer| memory.as_ref().is_none_or(|memory| memory.is_news(answer)));
     }
 }
 

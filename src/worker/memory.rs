@@ -5,12 +5,15 @@
 use crate::error::Error;
 use crate::observe::network::{Answered, Names};
 use crate::settings::Settings;
+use decide::membership::candidate::Candidate;
+use decide::membership::change::{Change, ChangeFailure, Subject};
+use decide::membership::coordinator::{Coordinator, DistNode, Removed};
 use decide::membership::discovery::Discovery;
-use decide::membership::model::{
-    Candidate, Change, ChangeFailure, Coordinator, DistNode, Now, Probe, Removed, State, Subject,
-    Worker,
-};
+use decide::membership::endpoint::{Endpoint, Probe};
+use decide::membership::observation::Now;
+use decide::membership::plan::Worker;
 use decide::membership::schedule::{self, Pace};
+use decide::membership::state::State;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -22,7 +25,7 @@ pub struct Memory {
     started: Instant,
     pub discovery: Discovery,
     pub candidates: Vec<Candidate>,
-    pub probes: BTreeMap<SocketAddr, Probe>,
+    pub endpoints: BTreeMap<SocketAddr, Endpoint>,
     pub node_addresses: BTreeMap<i32, Vec<IpAddr>>,
     /// Where the coordinator's own address led in this cycle.
     pub own_endpoints: Vec<SocketAddr>,
@@ -36,10 +39,6 @@ pub struct Memory {
     pub changes: u64,
     pub cycles: u64,
     expired_at: Option<Duration>,
-    /// Endpoints to be probed in the next cycle, which is to come at once.
-    urgent: BTreeSet<SocketAddr>,
-    /// What was asked of an endpoint before this moment is outdated.
-    outdated: BTreeMap<SocketAddr, Duration>,
     distributed_tables: Vec<String>,
 }
 
@@ -49,7 +48,7 @@ impl Memory {
             started: Instant::now(),
             discovery: Discovery::default(),
             candidates: Vec::new(),
-            probes: BTreeMap::new(),
+            endpoints: BTreeMap::new(),
             node_addresses: BTreeMap::new(),
             own_endpoints: Vec::new(),
             unnamed_since: BTreeMap::new(),
@@ -60,8 +59,6 @@ impl Memory {
             changes: 0,
             cycles: 0,
             expired_at: None,
-            urgent: BTreeSet::new(),
-            outdated: BTreeMap::new(),
             distributed_tables: Vec::new(),
         }
     }
@@ -89,7 +86,7 @@ impl Memory {
         if self.distributed_tables != tables {
             self.distributed_tables = tables.to_vec();
             let registered: BTreeSet<SocketAddr> =
-                coordinator.worker_rows().flat_map(|row| self.endpoints(row)).collect();
+                coordinator.worker_rows().flat_map(|row| self.endpoints_of(row)).collect();
             self.forget(|endpoint| !registered.contains(endpoint));
         }
         self.unnamed_since.retain(|nodeid, _| rows.contains(nodeid));
@@ -98,9 +95,9 @@ impl Memory {
     /// Forgets what endpoints have said, and what they are still about to say.
     fn forget(&mut self, which: impl Fn(&SocketAddr) -> bool) {
         let now = self.now().monotonic;
-        let forgotten = self.probes.keys().filter(|endpoint| which(endpoint));
-        self.outdated.extend(forgotten.map(|endpoint| (*endpoint, now)));
-        self.probes.retain(|endpoint, _| !which(endpoint));
+        for (_, endpoint) in self.endpoints.iter_mut().filter(|(at, _)| which(at)) {
+            endpoint.forget(now);
+        }
     }
 
     /// Takes in what DNS said, of the sources and of the registered workers' names.
@@ -124,80 +121,58 @@ impl Memory {
             .candidates
             .iter()
             .map(|candidate| candidate.endpoint)
-            .chain(coordinator.worker_rows().flat_map(|row| self.endpoints(row)))
+            .chain(coordinator.worker_rows().flat_map(|row| self.endpoints_of(row)))
             .chain(coordinator.removed.iter().filter_map(Removed::endpoint_to_clean))
             .chain(self.own_endpoints.iter().copied())
             .collect();
-        self.probes.retain(|endpoint, _| known.contains(endpoint));
+        self.endpoints.retain(|endpoint, _| known.contains(endpoint));
         self.failures.retain(|subject, _| match subject {
             Subject::Coordinator | Subject::Shards => true,
             Subject::Endpoint(endpoint) => known.contains(endpoint),
             Subject::Node(nodeid) => coordinator.worker_rows().any(|row| row.nodeid == *nodeid),
         });
-        self.urgent.retain(|endpoint| known.contains(endpoint));
-        self.outdated.retain(|endpoint, _| known.contains(endpoint));
     }
 
     /// Where a registered worker's name leads, as far as that is known.
-    pub fn endpoints(&self, row: &DistNode) -> Vec<SocketAddr> {
+    pub fn endpoints_of(&self, row: &DistNode) -> Vec<SocketAddr> {
         let addresses = self.node_addresses.get(&row.nodeid).into_iter().flatten();
         addresses.map(|address| SocketAddr::new(*address, row.nodeport)).collect()
     }
 
+    /// A question goes out to an endpoint.
+    pub fn ask(&mut self, at: SocketAddr) {
+        let now = self.now().monotonic;
+        self.endpoints.entry(at).or_default().ask(now);
+    }
+
     pub fn learn_answers(&mut self, answers: Vec<Answered>) {
-        let now = self.now();
+        let wall_us = self.now().wall_us;
         for answer in answers {
-            let at = answer.asked.saturating_duration_since(self.started);
-            if self.outdated.get(&answer.endpoint).is_some_and(|since| at < *since) {
-                continue;
-            }
-            self.urgent.remove(&answer.endpoint);
-            let before = self.probes.remove(&answer.endpoint);
-            let is_ok = answer.result.is_ok();
-            // A new kind of failure is news: a host that has been down and now refuses connections
-            // is starting, and patience with it begins anew.
-            let failing_since = match (&answer.result, &before) {
-                (Ok(_), _) => None,
-                (Err(failure), Some(Probe { result: Err(last), failing_since, .. }))
-                    if last.kind == failure.kind =>
-                {
-                    failing_since.or(Some(at))
-                }
-                (Err(_), _) => Some(at),
-            };
-            let silent_since = match (is_ok, &before) {
-                (true, _) => None,
-                (false, before) => {
-                    before.as_ref().and_then(|probe| probe.silent_since).or(Some(at))
-                }
-            };
             if let Err(failure) = &answer.result {
                 *self.probe_errors.entry(failure.kind.as_str()).or_default() += 1;
             }
-            let sought_since = before.as_ref().and_then(|probe| probe.sought_since);
-            let was_named =
-                before.as_ref().and_then(|probe| Some((probe.naming.clone(), probe.named_at?)));
-            let (naming, named_at) = match (answer.naming, was_named) {
-                (Some(naming), _) => (naming, Some(at)),
-                (None, Some((naming, at))) => (naming, Some(at)),
-                (None, None) => (None, None),
+            let probe = self.probe(&answer);
+            let Some(endpoint) = self.endpoints.get_mut(&answer.at) else {
+                continue;
             };
-            let last_seen_us =
-                if is_ok { Some(now.wall_us) } else { before.and_then(|probe| probe.last_seen_us) };
-            self.probes.insert(
-                answer.endpoint,
-                Probe {
-                    at,
-                    round_trip: answer.round_trip,
-                    result: answer.result,
-                    failing_since,
-                    silent_since,
-                    sought_since,
-                    last_seen_us,
-                    naming,
-                    named_at,
-                },
-            );
+            if let Some(naming) = answer.naming {
+                (endpoint.naming, endpoint.named_at) = (naming, Some(probe.at));
+            }
+            endpoint.learn(probe, wall_us);
+        }
+    }
+
+    /// Whether an answer says more than is known, and the next cycle is to come at once.
+    pub fn is_news(&self, answer: &Answered) -> bool {
+        let endpoint = self.endpoints.get(&answer.at);
+        endpoint.is_some_and(|endpoint| endpoint.is_news(&self.probe(answer)))
+    }
+
+    fn probe(&self, answer: &Answered) -> Probe {
+        Probe {
+            at: answer.asked.saturating_duration_since(self.started),
+            round_trip: answer.round_trip,
+            result: answer.result.clone(),
         }
     }
 
@@ -232,10 +207,9 @@ impl Memory {
                 // it was not in a cluster then.
                 self.node_addresses.extend(nodeid.map(|nodeid| (nodeid, vec![endpoint.ip()])));
                 if matches!(change, Change::Register { .. }) {
-                    self.probes.remove(endpoint);
-                    self.outdated.insert(*endpoint, self.now().monotonic);
+                    self.forget(|at| at == endpoint);
                 }
-                self.urgent.insert(*endpoint);
+                self.recheck(&[*endpoint]);
             }
             Err(error) => {
                 let subject = change.subject();
@@ -250,16 +224,16 @@ impl Memory {
 
     /// Asks for newer answers at once.
     pub fn recheck(&mut self, endpoints: &[SocketAddr]) {
-        self.urgent.extend(endpoints);
+        for at in endpoints {
+            self.endpoints.entry(*at).or_default().want();
+        }
     }
 
     /// Starts and stops the hurry with those of which a worker's next primary may be one.
-    pub fn seek(&mut self, endpoints: &[SocketAddr]) {
+    pub fn seek(&mut self, sought: &[SocketAddr]) {
         let now = self.now().monotonic;
-        let endpoints: BTreeSet<&SocketAddr> = endpoints.iter().collect();
-        for (endpoint, probe) in &mut self.probes {
-            let is_sought = endpoints.contains(endpoint);
-            probe.sought_since = is_sought.then(|| probe.sought_since.unwrap_or(now));
+        for (at, endpoint) in &mut self.endpoints {
+            endpoint.seek(sought.contains(at), now);
         }
     }
 
@@ -275,7 +249,7 @@ impl Memory {
     }
 
     fn pace(&self, interval: Duration) -> Pace {
-        Pace { interval, endpoints: self.probes.len() }
+        Pace { interval, endpoints: self.endpoints.len() }
     }
 
     /// Forgets where workers stood that are not listed any more.
@@ -286,24 +260,24 @@ impl Memory {
     }
 
     /// Whether the name of a candidate is to be asked for along with its next probe.
-    pub fn naming_is_due(&self, endpoint: SocketAddr) -> bool {
-        self.urgent.contains(&endpoint)
-            || schedule::naming_is_due(self.probes.get(&endpoint), self.now().monotonic)
+    pub fn naming_is_due(&self, at: SocketAddr) -> bool {
+        let now = self.now().monotonic;
+        let endpoint = self.endpoints.get(&at);
+        endpoint.is_none_or(|endpoint| schedule::naming_is_due(endpoint, now))
     }
 
     /// Whether an endpoint is to be probed in this cycle.
-    pub fn is_due(&self, endpoint: SocketAddr, interval: Duration) -> bool {
+    pub fn is_due(&self, at: SocketAddr, interval: Duration) -> bool {
         let now = self.now().monotonic;
-        self.urgent.contains(&endpoint)
-            || self.probes.get(&endpoint).is_none_or(|probe| self.pace(interval).is_due(probe, now))
+        let endpoint = self.endpoints.get(&at);
+        endpoint.is_none_or(|endpoint| self.pace(interval).is_due(endpoint, now))
     }
 
     /// How long the next cycle may wait.
     pub fn next_cycle(&self, interval: Duration) -> Duration {
         let now = self.now().monotonic;
         let retries = self.failures.values().map(|failure| failure.retry_at);
-        let urgent = self.urgent.iter().map(|_| now);
-        self.pace(interval).next_cycle(now, self.probes.values(), retries.chain(urgent))
+        self.pace(interval).next_cycle(now, self.endpoints.values(), retries)
     }
 }
 

@@ -7,7 +7,11 @@ use crate::apply::nodes::Outcome;
 use crate::board::Request;
 use crate::board::report::{Complaint, OutcomeWord, Report, ReportRow};
 use crate::settings::Settings;
-use decide::membership::model::{Change, Coordinator, Plan, State, Subject, Worker};
+use decide::membership::change::{Change, Subject};
+use decide::membership::coordinator::Coordinator;
+use decide::membership::endpoint::Endpoint;
+use decide::membership::plan::{Plan, Worker};
+use decide::membership::state::State;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -65,6 +69,7 @@ pub struct WorkerRow {
     nodeid: Option<i32>,
     groupid: Option<i32>,
     state: &'static str,
+    code: &'static str,
     since: Option<f64>,
     reason: Option<String>,
     remedy: Option<String>,
@@ -87,8 +92,9 @@ fn millis(time: Duration) -> f64 {
 
 impl WorkerRow {
     fn new(worker: &Worker, memory: &Memory) -> Self {
-        let probe = worker.endpoint.and_then(|endpoint| memory.probes.get(&endpoint));
-        let server = probe.and_then(|probe| probe.result.as_ref().ok());
+        let endpoint = worker.endpoint.and_then(|at| memory.endpoints.get(&at));
+        let server = endpoint.and_then(Endpoint::server);
+        let probe = endpoint.and_then(|endpoint| endpoint.probe.as_ref());
         let standing = memory.standings.get(&(worker.nodename.clone(), worker.nodeport));
         Self {
             nodename: worker.nodename.clone(),
@@ -97,6 +103,7 @@ impl WorkerRow {
             nodeid: worker.nodeid,
             groupid: worker.groupid,
             state: worker.state.as_str(),
+            code: worker.code,
             since: standing.map(|(_, since)| seconds(*since)),
             reason: worker.reason.clone(),
             remedy: worker.remedy.clone(),
@@ -107,7 +114,7 @@ impl WorkerRow {
             citus_version: server.and_then(|server| server.citus.installed.clone()),
             vector_version: server.and_then(|server| server.vector.installed.clone()),
             round_trip_ms: probe.filter(|_| server.is_some()).map(|probe| millis(probe.round_trip)),
-            last_seen: probe.and_then(|probe| probe.last_seen_us).map(seconds),
+            last_seen: endpoint.and_then(|endpoint| endpoint.last_seen_us).map(seconds),
         }
     }
 }

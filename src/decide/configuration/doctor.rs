@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 /// What the checks look at.
 #[derive(Clone, Debug, Default)]
-pub struct Facts {
+pub struct Configuration {
     pub shared_preload_libraries: String,
     pub library_version: String,
     /// Why there is no controller for this database, if there is none.
@@ -56,13 +56,13 @@ pub struct CitusSettings {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum Severity {
     Ok,
     Warning,
     Error,
 }
 
-impl Outcome {
+impl Severity {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -76,25 +76,30 @@ impl Outcome {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Advice {
     pub check: &'static str,
-    pub status: Outcome,
+    pub status: Severity,
     pub finding: String,
     pub remedy: Option<String>,
 }
 
 fn ok(check: &'static str, finding: impl Into<String>) -> Advice {
-    Advice { check, status: Outcome::Ok, finding: finding.into(), remedy: None }
+    Advice { check, status: Severity::Ok, finding: finding.into(), remedy: None }
 }
 
 fn warning(check: &'static str, finding: impl Into<String>, remedy: impl Into<String>) -> Advice {
-    Advice { check, status: Outcome::Warning, finding: finding.into(), remedy: Some(remedy.into()) }
+    Advice {
+        check,
+        status: Severity::Warning,
+        finding: finding.into(),
+        remedy: Some(remedy.into()),
+    }
 }
 
 fn error(check: &'static str, finding: impl Into<String>, remedy: impl Into<String>) -> Advice {
-    Advice { check, status: Outcome::Error, finding: finding.into(), remedy: Some(remedy.into()) }
+    Advice { check, status: Severity::Error, finding: finding.into(), remedy: Some(remedy.into()) }
 }
 
 /// Runs every check; one that has nothing to complain of says so too.
-pub fn examine(facts: &Facts) -> Vec<Advice> {
+pub fn examine(facts: &Configuration) -> Vec<Advice> {
     let mut findings = vec![preload(facts), controller(facts), http(facts)];
     match &facts.citus {
         Some(citus) => {
@@ -118,7 +123,7 @@ pub fn examine(facts: &Facts) -> Vec<Advice> {
     findings
 }
 
-fn preload(facts: &Facts) -> Advice {
+fn preload(facts: &Configuration) -> Advice {
     const CHECK: &str = "shared_preload_libraries";
     let remedy = "Set shared_preload_libraries = 'citus,citus_fleet' (others after them) and restart the server.";
     let libraries: Vec<&str> =
@@ -135,7 +140,7 @@ fn preload(facts: &Facts) -> Advice {
 }
 
 /// Whoever reaches the endpoint may read names of hosts and tables.
-fn http(facts: &Facts) -> Advice {
+fn http(facts: &Configuration) -> Advice {
     const CHECK: &str = "http";
     let Some(HttpFacts { listen, token }) = &facts.http else {
         return ok(CHECK, "citus_fleet.http_listen is empty: nothing is served");
@@ -155,7 +160,7 @@ fn http(facts: &Facts) -> Advice {
     }
 }
 
-fn controller(facts: &Facts) -> Advice {
+fn controller(facts: &Configuration) -> Advice {
     match &facts.controller {
         None => ok("controller", "it is running"),
         Some(why) => error(
@@ -188,7 +193,7 @@ fn coordinator_host(citus: &CitusSettings) -> Advice {
 }
 
 /// Citus connects to its own server for rebalancing and for some DDL, at `citus.local_hostname`.
-fn local_hostname(citus: &CitusSettings, facts: &Facts) -> Advice {
+fn local_hostname(citus: &CitusSettings, facts: &Configuration) -> Advice {
     const CHECK: &str = "citus.local_hostname";
     let listens =
         facts.listen_addresses.split(',').map(str::trim).any(|address| {
@@ -207,7 +212,7 @@ fn local_hostname(citus: &CitusSettings, facts: &Facts) -> Advice {
     ok(CHECK, citus.local_hostname.clone())
 }
 
-fn sslmode(citus: &CitusSettings, facts: &Facts) -> Advice {
+fn sslmode(citus: &CitusSettings, facts: &Configuration) -> Advice {
     const CHECK: &str = "sslmode";
     let mode = citus
         .node_conninfo
@@ -238,7 +243,7 @@ fn sslmode(citus: &CitusSettings, facts: &Facts) -> Advice {
     }
 }
 
-fn prepared_transactions(facts: &Facts) -> Advice {
+fn prepared_transactions(facts: &Configuration) -> Advice {
     const CHECK: &str = "max_prepared_transactions";
     match facts.max_prepared_transactions {
         0 => error(
@@ -250,7 +255,7 @@ fn prepared_transactions(facts: &Facts) -> Advice {
     }
 }
 
-fn wal_level(facts: &Facts) -> Advice {
+fn wal_level(facts: &Configuration) -> Advice {
     const CHECK: &str = "wal_level";
     match facts.wal_level.as_str() {
         "logical" => ok(CHECK, "logical"),
@@ -286,7 +291,7 @@ fn output_plugins(citus: &CitusSettings) -> Advice {
     )
 }
 
-fn networks(facts: &Facts) -> Advice {
+fn networks(facts: &Configuration) -> Advice {
     const CHECK: &str = "citus_fleet.allowed_networks";
     if facts.allows_every_network {
         return warning(
@@ -298,7 +303,7 @@ fn networks(facts: &Facts) -> Advice {
     ok(CHECK, "limited")
 }
 
-fn versions(facts: &Facts) -> Vec<Advice> {
+fn versions(facts: &Configuration) -> Vec<Advice> {
     facts
         .extensions
         .iter()
@@ -323,7 +328,7 @@ fn versions(facts: &Facts) -> Vec<Advice> {
         .collect()
 }
 
-fn worker_versions(facts: &Facts) -> Vec<Advice> {
+fn worker_versions(facts: &Configuration) -> Vec<Advice> {
     let ours = |name: &str| {
         facts.extensions.iter().find(|(n, ..)| n == name).map(|(_, version, _)| version)
     };
@@ -346,7 +351,7 @@ fn worker_versions(facts: &Facts) -> Vec<Advice> {
         .collect()
 }
 
-fn sources(facts: &Facts) -> Vec<Advice> {
+fn sources(facts: &Configuration) -> Vec<Advice> {
     const CHECK: &str = "citus_fleet.workers";
     if facts.sources.is_empty() {
         return vec![warning(
@@ -377,8 +382,8 @@ fn sources(facts: &Facts) -> Vec<Advice> {
 mod tests {
     use super::*;
 
-    fn healthy() -> Facts {
-        Facts {
+    fn healthy() -> Configuration {
+        Configuration {
             shared_preload_libraries: "citus, citus_fleet".into(),
             library_version: "0.1.0".into(),
             citus: Some(CitusSettings {
@@ -395,11 +400,11 @@ mod tests {
             extensions: vec![("citus".into(), "13.2-1".into(), "13.2-1".into())],
             sources: "worker".into(),
             workers: vec![("w1".into(), Some("13.2-1".into()), None)],
-            ..Facts::default()
+            ..Configuration::default()
         }
     }
 
-    fn worst(facts: &Facts, check: &str) -> Outcome {
+    fn worst(facts: &Configuration, check: &str) -> Severity {
         examine(facts)
             .into_iter()
             .filter(|finding| finding.check == check)
@@ -412,65 +417,65 @@ mod tests {
     fn an_endpoint_for_everybody_is_a_warning_and_one_for_nobody_an_error() {
         let served = |listen: &str, token| {
             let at = Some(HttpFacts { listen: listen.parse().unwrap(), token });
-            http(&Facts { http: at, ..Facts::default() }).status
+            http(&Configuration { http: at, ..Configuration::default() }).status
         };
-        assert_eq!(served("127.0.0.1:9187", Token::NotAsked), Outcome::Ok);
-        assert_eq!(served("[::1]:9187", Token::NotAsked), Outcome::Ok);
-        assert_eq!(served("0.0.0.0:9187", Token::NotAsked), Outcome::Warning);
-        assert_eq!(served("10.0.0.1:9187", Token::Asked), Outcome::Ok);
-        assert_eq!(served("127.0.0.1:9187", Token::Unusable), Outcome::Error);
-        assert_eq!(http(&Facts::default()).status, Outcome::Ok);
+        assert_eq!(served("127.0.0.1:9187", Token::NotAsked), Severity::Ok);
+        assert_eq!(served("[::1]:9187", Token::NotAsked), Severity::Ok);
+        assert_eq!(served("0.0.0.0:9187", Token::NotAsked), Severity::Warning);
+        assert_eq!(served("10.0.0.1:9187", Token::Asked), Severity::Ok);
+        assert_eq!(served("127.0.0.1:9187", Token::Unusable), Severity::Error);
+        assert_eq!(http(&Configuration::default()).status, Severity::Ok);
     }
 
     #[test]
     fn a_healthy_node_has_nothing_but_ok() {
         let complaints: Vec<_> =
-            examine(&healthy()).into_iter().filter(|f| f.status != Outcome::Ok).collect();
+            examine(&healthy()).into_iter().filter(|f| f.status != Severity::Ok).collect();
         assert_eq!(complaints, vec![]);
     }
 
     #[test]
     fn every_check_can_fail() {
-        type Change = fn(&mut Facts);
-        let cases: [(&str, Outcome, Change); 19] = [
-            ("shared_preload_libraries", Outcome::Error, |f| {
+        type Harm = fn(&mut Configuration);
+        let cases: [(&str, Severity, Harm); 19] = [
+            ("shared_preload_libraries", Severity::Error, |f| {
                 f.shared_preload_libraries = "citus".into()
             }),
-            ("shared_preload_libraries", Outcome::Error, |f| {
+            ("shared_preload_libraries", Severity::Error, |f| {
                 f.shared_preload_libraries = "citus_fleet,citus".into()
             }),
-            ("shared_preload_libraries", Outcome::Error, |f| {
+            ("shared_preload_libraries", Severity::Error, |f| {
                 f.shared_preload_libraries = "citus_fleet".into()
             }),
-            ("controller", Outcome::Error, |f| f.controller = Some("no".into())),
-            ("citus", Outcome::Warning, |f| f.citus = None),
-            ("coordinator_host", Outcome::Error, |f| {
+            ("controller", Severity::Error, |f| f.controller = Some("no".into())),
+            ("citus", Severity::Warning, |f| f.citus = None),
+            ("coordinator_host", Severity::Error, |f| {
                 f.citus.as_mut().unwrap().own_host = Some("localhost".into())
             }),
-            ("coordinator_host", Outcome::Error, |f| {
+            ("coordinator_host", Severity::Error, |f| {
                 let citus = f.citus.as_mut().unwrap();
                 citus.coordinator_host_setting = "c".into();
                 citus.coordinator_host_complaint = Some(("elsewhere".into(), "".into()));
             }),
-            ("coordinator_host", Outcome::Warning, |f| f.citus.as_mut().unwrap().own_host = None),
-            ("citus.local_hostname", Outcome::Error, |f| f.listen_addresses = "10.0.0.1".into()),
-            ("sslmode", Outcome::Warning, |f| {
+            ("coordinator_host", Severity::Warning, |f| f.citus.as_mut().unwrap().own_host = None),
+            ("citus.local_hostname", Severity::Error, |f| f.listen_addresses = "10.0.0.1".into()),
+            ("sslmode", Severity::Warning, |f| {
                 f.citus.as_mut().unwrap().node_conninfo = "sslmode=require".into()
             }),
-            ("sslmode", Outcome::Warning, |f| {
+            ("sslmode", Severity::Warning, |f| {
                 f.citus.as_mut().unwrap().node_conninfo = String::new()
             }),
-            ("max_prepared_transactions", Outcome::Error, |f| f.max_prepared_transactions = 0),
-            ("wal_level", Outcome::Warning, |f| f.wal_level = "replica".into()),
-            ("output_plugin_libraries", Outcome::Warning, |f| {
+            ("max_prepared_transactions", Severity::Error, |f| f.max_prepared_transactions = 0),
+            ("wal_level", Severity::Warning, |f| f.wal_level = "replica".into()),
+            ("output_plugin_libraries", Severity::Warning, |f| {
                 let approved = Some("pgoutput, test_decoding".into());
                 f.citus.as_mut().unwrap().output_plugin_libraries = approved;
             }),
-            ("citus_fleet.allowed_networks", Outcome::Warning, |f| f.allows_every_network = true),
-            ("extension version", Outcome::Warning, |f| f.extensions[0].2 = "14".into()),
-            ("version skew", Outcome::Error, |f| f.workers[0].1 = Some("13.1-1".into())),
-            ("citus_fleet.workers", Outcome::Error, |f| f.dns.push("SERVFAIL".into())),
-            ("citus_fleet.workers", Outcome::Warning, |f| {
+            ("citus_fleet.allowed_networks", Severity::Warning, |f| f.allows_every_network = true),
+            ("extension version", Severity::Warning, |f| f.extensions[0].2 = "14".into()),
+            ("version skew", Severity::Error, |f| f.workers[0].1 = Some("13.1-1".into())),
+            ("citus_fleet.workers", Severity::Error, |f| f.dns.push("SERVFAIL".into())),
+            ("citus_fleet.workers", Severity::Warning, |f| {
                 f.unresolved_sources.push("worker".into())
             }),
         ];
@@ -486,6 +491,6 @@ mod tests {
         let mut facts = healthy();
         facts.ssl = false;
         facts.citus.as_mut().unwrap().node_conninfo = "sslmode=require".into();
-        assert_eq!(worst(&facts, "sslmode"), Outcome::Error);
+        assert_eq!(worst(&facts, "sslmode"), Severity::Error);
     }
 }

@@ -4,7 +4,6 @@
 use super::names::HostName;
 use super::networks::{NameSuffixes, Networks};
 use super::sources::Source;
-use crate::membership::model::Candidate;
 use std::time::Duration;
 
 /// Which name of a worker is registered (`citus_fleet.node_names`).
@@ -29,11 +28,11 @@ pub enum NameOrigin {
 }
 
 impl NodeNames {
-    /// The names to try for a candidate, the preferred one first; none where it is to be known by
-    /// its address, as one is that the operator has given by its address.
-    pub fn origins(self, candidate: &Candidate) -> Vec<NameOrigin> {
-        let given = candidate.given.clone().map(NameOrigin::Given);
-        let is_target = candidate.source.starts_with("srv:");
+    /// The names to try for what a source yields, under the name that it gave, the preferred one first;
+    /// none where it is to be known by its address, as one is that the operator has given by it.
+    pub fn origins(self, given: Option<&HostName>, source: &str) -> Vec<NameOrigin> {
+        let given = given.cloned().map(NameOrigin::Given);
+        let is_target = source.starts_with("srv:");
         let mut origins: Vec<NameOrigin> = match self {
             Self::Address => Vec::new(),
             Self::Given => given.into_iter().collect(),
@@ -82,24 +81,14 @@ mod tests {
 
     #[test]
     fn the_order_in_which_names_are_tried() {
-        let candidate = |given: Option<&str>, source: &str| Candidate {
-            endpoint: "10.0.0.1:5432".parse().unwrap(),
-            given: given.map(|name| HostName::parse(name).unwrap()),
-            source: source.into(),
-        };
-        let given = || NameOrigin::Given(HostName::parse("w").unwrap());
-        let host = candidate(Some("w"), "w:5432");
-        assert_eq!(NodeNames::Auto.origins(&host), [NameOrigin::Pointer, given()]);
-        assert_eq!(
-            NodeNames::Auto.origins(&candidate(Some("w"), "srv:s")),
-            [given(), NameOrigin::Pointer]
-        );
-        assert_eq!(NodeNames::Auto.origins(&candidate(None, "10.0.0.1:5432")), []);
-        assert_eq!(
-            NodeNames::Ptr.origins(&candidate(None, "10.0.0.1:5432")),
-            [NameOrigin::Pointer]
-        );
-        assert_eq!(NodeNames::Given.origins(&host), [given()]);
-        assert_eq!(NodeNames::Address.origins(&host), []);
+        let given = || HostName::parse("w").unwrap();
+        let of = |names: NodeNames, source| names.origins(Some(&given()), source);
+        let name = || NameOrigin::Given(given());
+        assert_eq!(of(NodeNames::Auto, "w:5432"), [NameOrigin::Pointer, name()]);
+        assert_eq!(of(NodeNames::Auto, "srv:s"), [name(), NameOrigin::Pointer]);
+        assert_eq!(NodeNames::Auto.origins(None, "10.0.0.1:5432"), []);
+        assert_eq!(NodeNames::Ptr.origins(None, "10.0.0.1:5432"), [NameOrigin::Pointer]);
+        assert_eq!(of(NodeNames::Given, "w:5432"), [name()]);
+        assert_eq!(of(NodeNames::Address, "w:5432"), []);
     }
 }

@@ -1,6 +1,7 @@
 //! Owns what a plan can want done, each a call of one Citus function or one visit to a server.
 //! Must not do any of it.
 
+use super::server::Lineage;
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -57,13 +58,6 @@ pub enum Change {
     },
     /// Workers have joined and hold no shards yet.
     Rebalance,
-}
-
-/// Whose data a server has, and how far it has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lineage {
-    pub system_identifier: i64,
-    pub timeline: i32,
 }
 
 /// What a change is about: the coordinator's own row, the shards of all nodes, a server that has no

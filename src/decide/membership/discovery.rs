@@ -1,7 +1,7 @@
 //! Owns what the sources are known to yield: the last good answer of every name.
 //! Must not take a failure for an absence: a failed lookup keeps what the name gave before.
 
-use super::model::Candidate;
+use super::candidate::Candidate;
 use crate::configuration::names::HostName;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -70,7 +70,7 @@ pub struct SourceAnswer {
 
 /// A complaint about a source, for `fleet.status()` and `fleet.doctor()`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Complaint {
+pub struct DnsComplaint {
     pub source: String,
     pub failure: DnsFailure,
     pub message: String,
@@ -82,7 +82,7 @@ pub struct Discovery {
     known: BTreeMap<String, BTreeMap<String, Vec<Yield>>>,
     /// Sources of which every name is known not to exist at the moment.
     pub empty: Vec<String>,
-    pub complaints: Vec<Complaint>,
+    pub complaints: Vec<DnsComplaint>,
     /// Sources that have been answered at least once.
     answered: BTreeSet<String>,
     /// A source has never been answered: who it names is not known, so nobody is unnamed.
@@ -103,7 +103,7 @@ impl Discovery {
             let mut now = self.merge(answer, &last);
             let count: usize = now.values().map(Vec::len).sum();
             if total + count > max_workers {
-                self.complaints.push(Complaint {
+                self.complaints.push(DnsComplaint {
                     source: source.clone(),
                     failure: DnsFailure::TooMany,
                     message: format!("{count} endpoints; citus_fleet.max_workers is {max_workers}"),
@@ -130,7 +130,7 @@ impl Discovery {
         last: &BTreeMap<String, Vec<Yield>>,
     ) -> BTreeMap<String, Vec<Yield>> {
         let mut complain = |failure, message| {
-            self.complaints.push(Complaint { source: answer.source.clone(), failure, message });
+            self.complaints.push(DnsComplaint { source: answer.source.clone(), failure, message });
         };
         if let Some((failure, message)) = answer.failed {
             complain(failure, message);

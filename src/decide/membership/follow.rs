@@ -2,19 +2,23 @@
 //! or nothing.
 //! Must not touch a row whose server is not known by its recorded identity.
 
-use super::plan::Planner;
+use super::candidate::Candidate;
+use super::change::{Change, Subject};
+use super::evidence::Member;
+use super::registered::Registered;
+use super::server::Lineage;
+use super::situations::{self, ADDRESS_TAKEN};
+use super::state::Action;
+use super::verdict::Verdict;
+use super::view::View;
+use super::whereabouts::{Missing, Whereabouts, whereabouts};
 use crate::configuration::policy::OnAbsent;
-use crate::membership::model::{Action, Candidate, Change, Lineage, State, Subject};
-use crate::membership::registered::Registered;
-use crate::membership::verdict::Verdict;
-use crate::membership::whereabouts::{Missing, Whereabouts, whereabouts};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 /// What became of looking after one registered worker.
-pub(super) struct Followed {
+pub struct Followed {
     pub verdict: Verdict,
-    pub action: Action,
     pub change: Option<Change>,
     /// Other addresses at which its server was seen.
     pub sightings: Vec<SocketAddr>,
@@ -23,164 +27,124 @@ pub(super) struct Followed {
     pub sought: Vec<SocketAddr>,
 }
 
-impl Followed {
-    fn nothing(verdict: Verdict) -> Self {
-        Self {
-            verdict,
-            action: Action::None,
-            change: None,
-            sightings: Vec::new(),
-            recheck: Vec::new(),
-            sought: Vec::new(),
+pub fn follow(view: &View<'_>, known: &Registered<'_>) -> Followed {
+    let row = known.row;
+    // Where DNS has not said where the name leads, nothing is known of the server there.
+    let is_located = view.seen.node_addresses.contains_key(&row.nodeid);
+    let identity = known.identity.filter(|_| is_located);
+    let is_well = known.is_well();
+    // What an operator has disabled follows nobody, and what is back has not moved.
+    let may_follow = |identity: &super::coordinator::Identity| {
+        row.isactive || (identity.disabled_by_fleet && !is_well)
+    };
+    let followed = identity.filter(|identity| may_follow(identity));
+    let candidates = followed.map_or(&[][..], |it| view.candidates_of(it.system_identifier));
+    let whereabouts = match followed {
+        Some(identity) => {
+            let missing = Missing { identity, groupid: row.groupid, endpoints: &known.endpoints };
+            whereabouts(&missing, view.seen, candidates)
         }
+        None => Whereabouts::Unknown,
+    };
+    let verdict = situations::of_member(&Member {
+        row,
+        at_home: &known.at_home,
+        is_well,
+        disabled_by_fleet: identity.is_some_and(|identity| identity.disabled_by_fleet),
+        is_known: identity.is_some(),
+        whereabouts: whereabouts.clone(),
+        system_identifier: identity.map_or(0, |identity| identity.system_identifier),
+        is_disabled_when_absent: view.policy.on_absent == OnAbsent::Disable,
+    });
+    let (sightings, mut recheck) = match &whereabouts {
+        Whereabouts::Unknown => (Vec::new(), Vec::new()),
+        Whereabouts::Waiting(at) => (vec![*at], Vec::new()),
+        Whereabouts::Moved(to, _) => (vec![to.endpoint], Vec::new()),
+        Whereabouts::Twice(one, other) => (vec![*one, *other], Vec::new()),
+        Whereabouts::Unsure(at) => (at.clone(), at.clone()),
+    };
+    let mut change = change(view, known, verdict.action, &whereabouts);
+    if matches!(change, Some(Change::Reactivate { .. }))
+        && known.sighting.is_some_and(|sighting| view.seen.is_stale(sighting.asked_at))
+    {
+        recheck = known.endpoints.clone();
+        change = None;
+    }
+    let withheld = view.withheld(Subject::Node(row.nodeid)).filter(|_| change.is_some());
+    let verdict = match &withheld {
+        Some(why) => verdict.held(&situations::of_hindrance(why)),
+        None => verdict,
+    };
+    let is_elsewhere = |at: &SocketAddr| !known.endpoints.contains(at);
+    let sought = candidates.iter().map(|candidate| candidate.endpoint).filter(is_elsewhere);
+    Followed {
+        verdict,
+        change: change.filter(|_| withheld.is_none()),
+        sightings,
+        recheck,
+        sought: if is_well { Vec::new() } else { sought.collect() },
     }
 }
 
-impl<'a> Planner<'a> {
-    pub(super) fn follow(&self, known: &Registered<'a>) -> Followed {
-        let row = known.row;
-        let verdict = known.verdict.clone();
-        // Where DNS has not said where the name leads, nothing is known of the server there.
-        let is_located = self.seen.node_addresses.contains_key(&row.nodeid);
-        let Some(identity) =
-            self.seen.coordinator.identities.get(&row.nodeid).filter(|_| is_located)
-        else {
-            return Followed::nothing(verdict);
-        };
-        if verdict.state == State::Inactive {
-            if !identity.disabled_by_fleet {
-                return Followed::nothing(verdict);
-            }
-            if known.is_healthy(identity) {
-                return self.reactivate(known, verdict);
-            }
+/// The change that an action wants of a row.
+fn change(
+    view: &View<'_>,
+    known: &Registered<'_>,
+    action: Action,
+    whereabouts: &Whereabouts<'_>,
+) -> Option<Change> {
+    let nodeid = known.row.nodeid;
+    let (nodename, nodeport) = (known.row.nodename.clone(), known.row.nodeport);
+    match (action, whereabouts) {
+        (Action::UpdateAddress, Whereabouts::Moved(to, lineage)) => {
+            Some(update_address(view, known, to, *lineage))
         }
-        let candidates = self.sightings.get(&identity.system_identifier);
-        let candidates = candidates.map_or(&[][..], Vec::as_slice);
-        let missing = Missing { identity, groupid: row.groupid, endpoints: &known.endpoints };
-        let followed = match whereabouts(&missing, self.seen, candidates) {
-            Whereabouts::Unknown if verdict.state == State::Absent => self.absent(known, verdict),
-            Whereabouts::Unknown => Followed::nothing(verdict),
-            Whereabouts::Waiting(endpoint) => {
-                Followed { sightings: vec![endpoint], ..Followed::nothing(verdict) }
-            }
-            Whereabouts::Unsure(endpoints) => {
-                let sightings = endpoints.clone();
-                Followed { recheck: endpoints, sightings, ..Followed::nothing(verdict) }
-            }
-            Whereabouts::Twice(one, other) => Followed {
-                sightings: vec![one, other],
-                ..Followed::nothing(Verdict::new(
-                    State::Conflict,
-                    format!(
-                        "two running servers claim to be this worker: {one} and {other} (system identifier {})",
-                        identity.system_identifier
-                    ),
-                    "Stop the one that is not the primary of this group; nothing is changed until then.",
-                ))
-            },
-            Whereabouts::Moved(candidate, lineage) => {
-                self.update_address(known, verdict, candidate, lineage)
-            }
-        };
-        let elsewhere = |at: &SocketAddr| !known.endpoints.contains(at);
-        let sought = candidates.iter().map(|candidate| candidate.endpoint).filter(elsewhere);
-        match known.is_healthy(identity) {
-            true => followed,
-            false => Followed { sought: sought.collect(), ..followed },
-        }
+        (Action::Reactivate, _) => Some(Change::Reactivate { nodeid, nodename, nodeport }),
+        (Action::Disable, _) => Some(Change::Disable { nodeid, nodename, nodeport }),
+        _ => None,
     }
+}
 
-    fn update_address(
-        &self,
-        known: &Registered<'_>,
-        verdict: Verdict,
-        to: &Candidate,
-        lineage: Lineage,
-    ) -> Followed {
-        let change = Change::UpdateAddress {
-            nodeid: known.row.nodeid,
-            from: (known.row.nodename.clone(), known.row.nodeport),
-            nodename: self.name(to).unwrap_or_else(|| to.endpoint.ip().to_string()),
-            nodeport: to.endpoint.port(),
-            endpoint: to.endpoint,
-            lineage,
-        };
-        let news = format!("its server answers at {} now", to.endpoint);
-        let followed = self.propose(known, verdict, change, Action::UpdateAddress, &news);
-        Followed { sightings: vec![to.endpoint], ..followed }
+fn update_address(
+    view: &View<'_>,
+    known: &Registered<'_>,
+    to: &Candidate,
+    lineage: Lineage,
+) -> Change {
+    Change::UpdateAddress {
+        nodeid: known.row.nodeid,
+        from: (known.row.nodename.clone(), known.row.nodeport),
+        nodename: view.name(to).unwrap_or_else(|| to.endpoint.ip().to_string()),
+        nodeport: to.endpoint.port(),
+        endpoint: to.endpoint,
+        lineage,
     }
+}
 
-    fn reactivate(&self, known: &Registered<'_>, verdict: Verdict) -> Followed {
-        let (nodename, nodeport) = (known.row.nodename.clone(), known.row.nodeport);
-        let change = Change::Reactivate { nodeid: known.row.nodeid, nodename, nodeport };
-        if known.server.is_some_and(|(.., probe)| self.is_stale(probe.at)) {
-            return Followed { recheck: known.endpoints.clone(), ..Followed::nothing(verdict) };
-        }
-        self.propose(known, verdict, change, Action::Reactivate, "it was absent and is back")
-    }
-
-    fn absent(&self, known: &Registered<'_>, verdict: Verdict) -> Followed {
-        if self.policy.on_absent == OnAbsent::Report {
-            return Followed::nothing(verdict);
-        }
-        let (nodename, nodeport) = (known.row.nodename.clone(), known.row.nodeport);
-        let change = Change::Disable { nodeid: known.row.nodeid, nodename, nodeport };
-        let news = verdict.reason.clone().unwrap_or_default();
-        self.propose(known, verdict, change, Action::Disable, &news)
-    }
-
-    /// Puts a change of a row into the plan, unless something stands in its way.
-    fn propose(
-        &self,
-        known: &Registered<'_>,
-        verdict: Verdict,
-        change: Change,
-        action: Action,
-        news: &str,
-    ) -> Followed {
-        let obstacle = self.withheld(Subject::Node(known.row.nodeid));
-        let (reason, remedy) = match &obstacle {
-            Some(obstacle) => (
-                format!("{news}; {}", obstacle.reason.as_deref().unwrap_or_default()),
-                obstacle.remedy.clone().or(verdict.remedy),
-            ),
-            None => (news.to_owned(), None),
-        };
-        let change = obstacle.is_none().then_some(change);
-        let verdict = Verdict { state: verdict.state, reason: Some(reason), remedy };
-        Followed { action, change, ..Followed::nothing(verdict) }
-    }
-
-    /// Takes out updates to a name and port that another row keeps. Rows that exchange theirs move
-    /// in one transaction; a row that stays where another wants to go keeps it out.
-    pub(super) fn without_collisions(&self, mut followed: Vec<Followed>) -> Vec<Followed> {
-        loop {
-            let moving: BTreeSet<i32> =
-                followed.iter().filter_map(|f| moved(f).map(|(id, ..)| id)).collect();
-            let collision = followed.iter().enumerate().find_map(|(index, f)| {
-                let (nodeid, nodename, nodeport) = moved(f)?;
-                let holder = self.seen.coordinator.nodes().iter().find(|row| {
-                    row.nodeid != nodeid
-                        && row.nodename == nodename
-                        && row.nodeport == nodeport
-                        && !moving.contains(&row.nodeid)
-                })?;
-                Some((
-                    index,
-                    format!("{nodename}:{nodeport} is registered as node {} still", holder.nodeid),
-                ))
-            });
-            let Some((index, why)) = collision else { return followed };
-            let f = &mut followed[index];
-            f.change = None;
-            f.action = Action::None;
-            f.verdict = Verdict::new(
-                State::Conflict,
-                format!("{}; {why}", f.verdict.reason.as_deref().unwrap_or_default()),
-                "Bring that node back at an address of its own, or remove it: this row follows then.",
-            );
-        }
+/// Takes out updates to a name and port that another row keeps. Rows that exchange theirs move
+/// in one transaction; a row that stays where another wants to go keeps it out.
+pub fn without_collisions(view: &View<'_>, mut followed: Vec<Followed>) -> Vec<Followed> {
+    loop {
+        let moving: BTreeSet<i32> =
+            followed.iter().filter_map(|f| moved(f).map(|(id, ..)| id)).collect();
+        let collision = followed.iter().enumerate().find_map(|(index, f)| {
+            let (nodeid, nodename, nodeport) = moved(f)?;
+            let holder = view.seen.coordinator.nodes().iter().find(|row| {
+                row.nodeid != nodeid
+                    && row.nodename == nodename
+                    && row.nodeport == nodeport
+                    && !moving.contains(&row.nodeid)
+            })?;
+            let facts = vec![
+                ("reason", f.verdict.reason.clone().unwrap_or_default()),
+                ("name", nodename.to_owned()),
+                ("port", nodeport.to_string()),
+                ("node", holder.nodeid.to_string()),
+            ];
+            Some((index, ADDRESS_TAKEN.verdict(&facts)))
+        });
+        let Some((index, verdict)) = collision else { return followed };
+        (followed[index].change, followed[index].verdict) = (None, verdict);
     }
 }
 

@@ -2,13 +2,12 @@
 //! that joins takes whoever is there for its coordinator, and Citus checks nothing.
 //! Must not look at workers.
 
-use super::plan::Planner;
+use super::coordinator::Coordinator;
+use super::evidence::Hindrance;
+use super::observation::Observation;
+use super::server::Server;
 use crate::configuration::policy::Policy;
-use crate::membership::model::{Coordinator, Observation, Server, State};
-use crate::membership::verdict::Verdict;
 use std::net::SocketAddr;
-
-const REMEDY: &str = "Set citus_fleet.coordinator_host to a name or an address of this server alone. Nothing is to be done on a server that is to become a worker of the coordinator there.";
 
 /// What workers know the coordinator by, or are to: the setting, or else its row of `pg_dist_node`.
 /// None without Citus, and where the row is Citus's own placeholder.
@@ -24,58 +23,39 @@ pub fn own_address<'a>(coordinator: &'a Coordinator, policy: &'a Policy) -> Opti
 /// This server has to answer, not only one with its system identifier, which its standbys and a copy
 /// of it that was restored elsewhere have too. Through a proxy or a Service it does: whoever asks is
 /// the primary.
-pub(super) fn doubt(seen: &Observation<'_>, policy: &Policy) -> Option<Verdict> {
+pub fn doubt(seen: &Observation<'_>, policy: &Policy) -> Option<Hindrance> {
     let (name, port) = own_address(seen.coordinator, policy)?;
-    let because = |why: String, remedy: String| {
-        Some(Verdict::ready(format!("the coordinator's address {name}:{port} {why}"), remedy))
-    };
+    let own = format!("{name}:{port}");
     if seen.own_endpoints.is_empty() {
-        return because("does not resolve at the moment".into(), REMEDY.into());
+        return Some(Hindrance::OwnUnresolved(own));
     }
-    let asked = seen.own_endpoints.iter().map(|at| Some((at, &seen.probes.get(at)?.result)));
-    let Some(answers) = asked.collect::<Option<Vec<_>>>() else {
-        return Some(Verdict::without_remedy(State::Ready, "the coordinator's address is checked"));
-    };
     let (mut is_here, mut failure) = (false, None);
-    for (at, answer) in answers {
-        match answer {
-            Ok(server) if is_this(server, seen.coordinator) => is_here = true,
-            Ok(server) => {
-                let it = server.system_identifier;
-                return because(
-                    format!("leads to another server, {at} (system identifier {it})"),
-                    REMEDY.into(),
-                );
-            }
-            Err(why) => failure = Some(why),
+    for at in seen.own_endpoints {
+        match seen.endpoints.get(at).and_then(|endpoint| endpoint.probe.as_ref()) {
+            None => return Some(Hindrance::OwnUnchecked),
+            Some(probe) => match &probe.result {
+                Ok(server) if is_this(server, seen.coordinator) => is_here = true,
+                Ok(server) => {
+                    let system_identifier = server.system_identifier;
+                    return Some(Hindrance::OwnElsewhere { own, at: *at, system_identifier });
+                }
+                Err(why) => failure = Some(why.clone()),
+            },
         }
     }
-    let Verdict { reason, remedy, .. } = Verdict::unreachable(failure.filter(|_| !is_here)?);
-    because(
-        format!("cannot be reached: {}", reason.unwrap_or_default()),
-        remedy.unwrap_or_default(),
-    )
+    failure.filter(|_| !is_here).map(|failure| Hindrance::OwnUnreachable { own, failure })
+}
+
+/// Where an old answer has to be asked for again: what a name leads to may have changed.
+pub fn stale(seen: &Observation<'_>) -> Vec<SocketAddr> {
+    let is_old = |at: &&SocketAddr| {
+        let probe = seen.endpoints.get(*at).and_then(|endpoint| endpoint.probe.as_ref());
+        probe.is_some_and(|probe| seen.is_stale(probe.at))
+    };
+    seen.own_endpoints.iter().filter(is_old).copied().collect()
 }
 
 fn is_this(server: &Server, coordinator: &Coordinator) -> bool {
     server.system_identifier == coordinator.system_identifier
         && server.started_us == coordinator.started_us
-}
-
-impl Planner<'_> {
-    /// Why no worker may be told where the coordinator is. An old answer is asked for again: what a
-    /// name leads to may have changed.
-    pub(super) fn own_address(&mut self) -> Option<Verdict> {
-        let is_old = |at| {
-            let probe = self.seen.probes.get(at);
-            probe.is_some_and(|probe| self.is_stale(probe.at))
-        };
-        let old: Vec<SocketAddr> =
-            self.seen.own_endpoints.iter().filter(|at| is_old(at)).copied().collect();
-        let again = (!old.is_empty()).then(|| {
-            Verdict::without_remedy(State::Ready, "the coordinator's address is checked once more")
-        });
-        self.plan.recheck.extend(old);
-        self.plan.coordinator_host.clone().or(again)
-    }
 }

@@ -1,8 +1,8 @@
 //! Owns when: which endpoints are probed in this cycle, and how long the next one may wait.
 //! Must not probe or sleep.
 
-use super::model::Probe;
-use crate::login::{LoginFailure, LoginFailureKind};
+use super::endpoint::Endpoint;
+use crate::login::LoginFailureKind;
 use std::time::Duration;
 
 /// A server that keeps failing is tried again after an eighth of the time that it has been failing,
@@ -34,8 +34,12 @@ impl Pace {
         (Duration::from_secs(1) / per_second) * u32::try_from(self.endpoints).unwrap_or(u32::MAX)
     }
 
-    fn wait(self, probe: &Probe) -> Duration {
-        match wanted_since(probe) {
+    /// How long an endpoint is left alone after it was last asked; nothing where it never was.
+    fn wait(self, endpoint: &Endpoint) -> Duration {
+        let Some(probe) = &endpoint.probe else {
+            return Duration::ZERO;
+        };
+        match endpoint.awaited_since().filter(|_| !hangs(endpoint)) {
             Some(since) => {
                 let longest = LONGEST_RETRY.max(self.at_rate(RETRIES_PER_SECOND));
                 (probe.at.saturating_sub(since) / PATIENCE).clamp(SHORTEST_RETRY, longest)
@@ -44,18 +48,29 @@ impl Pace {
         }
     }
 
-    /// Whether an endpoint is to be probed now. One that is nearly due is, so that endpoints that
-    /// fail together are tried together.
-    pub fn is_due(self, probe: &Probe, now: Duration) -> bool {
-        probe.at + self.wait(probe) * 4 / 5 <= now
+    fn asked_at(endpoint: &Endpoint) -> Duration {
+        endpoint.probe.as_ref().map_or(Duration::ZERO, |probe| probe.at)
     }
 
-    /// When an endpoint that is waited for wants a cycle of its own; none where the regular one is soon enough,
-    /// so that a thousand dead endpoints do not make every cycle a short one.
-    fn hurry(self, probe: &Probe) -> Option<Duration> {
-        wanted_since(probe)?;
-        let wait = self.wait(probe);
-        (wait < self.interval).then(|| probe.at + wait)
+    /// Whether an endpoint is to be probed now; not while it is being. One that is nearly due is, so
+    /// that endpoints that fail together are tried together.
+    pub fn is_due(self, endpoint: &Endpoint, now: Duration) -> bool {
+        let is_time = || Self::asked_at(endpoint) + self.wait(endpoint) * 4 / 5 <= now;
+        !endpoint.is_asked() && (endpoint.is_wanted() || is_time())
+    }
+
+    /// When an endpoint wants a cycle of its own; none where the regular one is soon enough, so that a
+    /// thousand dead endpoints do not make every cycle a short one, nor one that is being asked.
+    fn hurry(self, endpoint: &Endpoint, now: Duration) -> Option<Duration> {
+        if endpoint.is_asked() {
+            return None;
+        }
+        if endpoint.is_wanted() {
+            return Some(now);
+        }
+        endpoint.awaited_since().filter(|_| !hangs(endpoint))?;
+        let wait = self.wait(endpoint);
+        (wait < self.interval).then(|| Self::asked_at(endpoint) + wait)
     }
 
     /// How long to wait for the next cycle: the interval, or less where a server or a change that
@@ -63,11 +78,11 @@ impl Pace {
     pub fn next_cycle<'a>(
         self,
         now: Duration,
-        probes: impl Iterator<Item = &'a Probe>,
+        endpoints: impl Iterator<Item = &'a Endpoint>,
         changes: impl Iterator<Item = Duration>,
     ) -> Duration {
-        probes
-            .filter_map(|probe| self.hurry(probe))
+        endpoints
+            .filter_map(|endpoint| self.hurry(endpoint, now))
             .chain(changes)
             .map(|at| at.saturating_sub(now))
             .min()
@@ -76,21 +91,21 @@ impl Pace {
     }
 }
 
-/// Since when an endpoint has been waited for: to answer, or to become a worker's primary.
-fn wanted_since(probe: &Probe) -> Option<Duration> {
-    probe.failing_since.or(probe.sought_since)
+/// Whether the last question ran into its deadline. Asking again sooner would bring nothing: the answer
+/// takes longer than the patience with one that fails.
+fn hangs(endpoint: &Endpoint) -> bool {
+    endpoint.failure().is_some_and(|failure| failure.kind == LoginFailureKind::Timeout)
 }
 
 /// Whether a candidate's name is to be asked for again along with its next probe. Where none was found,
 /// as while DNS fails, and the certificate is not for the address, it is, at the pace of the probes.
-pub fn naming_is_due(probe: Option<&Probe>, now: Duration) -> bool {
+pub fn naming_is_due(endpoint: &Endpoint, now: Duration) -> bool {
     const KEPT: Duration = Duration::from_secs(60);
-    let lacks_a_name = |probe: &Probe| {
-        let is_tls = |failure: &LoginFailure| failure.kind == LoginFailureKind::Tls;
-        probe.naming.is_none() && probe.result.as_ref().is_err_and(is_tls)
-    };
+    let is_tls = endpoint.failure().is_some_and(|failure| failure.kind == LoginFailureKind::Tls);
     let is_old = |at| now.saturating_sub(at) >= KEPT;
-    probe.is_none_or(|probe| lacks_a_name(probe) || probe.named_at.is_none_or(is_old))
+    endpoint.is_wanted()
+        || (endpoint.naming.is_none() && is_tls)
+        || endpoint.named_at.is_none_or(is_old)
 }
 
 /// How long a change that Citus did not accept waits for its next attempt.
@@ -102,23 +117,11 @@ pub fn change_retry(attempts: u32) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use super::super::endpoint::{Naming, Probe};
+    use super::super::tests::build::server;
     use super::*;
     use crate::configuration::names::HostName;
-    use crate::membership::model::Naming;
-
-    fn failing(since: u64, at: u64) -> Probe {
-        Probe {
-            at: Duration::from_secs(at),
-            round_trip: Duration::ZERO,
-            result: Err(LoginFailure { kind: LoginFailureKind::Refused, message: String::new() }),
-            failing_since: Some(Duration::from_secs(since)),
-            silent_since: Some(Duration::from_secs(since)),
-            sought_since: None,
-            last_seen_us: None,
-            naming: None,
-            named_at: None,
-        }
-    }
+    use crate::login::LoginFailure;
 
     const INTERVAL: Duration = Duration::from_secs(5);
 
@@ -126,25 +129,68 @@ mod tests {
         Pace { interval: INTERVAL, endpoints }
     }
 
-    fn healthy(at: u64) -> Probe {
-        Probe { failing_since: None, ..failing(0, at) }
+    fn secs(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn learn(endpoint: &mut Endpoint, at: u64, failure: Option<LoginFailureKind>) {
+        let result = match failure {
+            Some(kind) => Err(LoginFailure { kind, message: String::new() }),
+            None => Ok(server(1)),
+        };
+        endpoint.learn(Probe { at: secs(at), round_trip: Duration::ZERO, result }, 0);
+    }
+
+    /// One that has failed in that way since a second, and was last asked at another.
+    fn failing_with(kind: LoginFailureKind, since: u64, at: u64) -> Endpoint {
+        let mut endpoint = Endpoint::default();
+        learn(&mut endpoint, since, Some(kind));
+        learn(&mut endpoint, at, Some(kind));
+        endpoint
+    }
+
+    fn failing(since: u64, at: u64) -> Endpoint {
+        failing_with(LoginFailureKind::Refused, since, at)
+    }
+
+    fn healthy(at: u64) -> Endpoint {
+        let mut endpoint = Endpoint::default();
+        learn(&mut endpoint, at, None);
+        endpoint
+    }
+
+    fn next(endpoints: usize, probed: &[Endpoint], changes: &[Duration]) -> Duration {
+        pace(endpoints).next_cycle(secs(100), probed.iter(), changes.iter().copied())
     }
 
     #[test]
     fn a_starting_server_is_tried_often_and_a_dead_one_rarely() {
         assert_eq!(pace(3).wait(&failing(10, 10)), SHORTEST_RETRY);
-        assert_eq!(pace(3).wait(&failing(0, 8)), Duration::from_secs(1));
+        assert_eq!(pace(3).wait(&failing(0, 8)), secs(1));
         assert_eq!(pace(3).wait(&failing(0, 10_000)), LONGEST_RETRY);
-        assert!(pace(1000).wait(&failing(0, 10_000)) > Duration::from_secs(29));
+        assert!(pace(1000).wait(&failing(0, 10_000)) > secs(29));
+    }
+
+    #[test]
+    fn one_that_hangs_does_not_quicken_the_cycle() {
+        let mut hung = failing_with(LoginFailureKind::Timeout, 97, 100);
+        assert_eq!(pace(3).wait(&hung), INTERVAL);
+        assert_eq!(next(3, &[hung.clone()], &[]), INTERVAL);
+        // Nor while it is being asked, however late it is with its answer.
+        hung.ask(secs(50));
+        assert!(!pace(3).is_due(&hung, secs(1000)));
+        let mut slow = failing(92, 99);
+        slow.want();
+        slow.ask(secs(99));
+        assert_eq!(next(3, &[hung, slow], &[]), INTERVAL);
     }
 
     #[test]
     fn a_name_that_a_certificate_may_be_for_is_asked_for_until_it_is_found() {
         let named = |kind, naming| {
-            let result = Err(LoginFailure { kind, message: String::new() });
-            let at = Duration::from_secs(100);
-            let probe = Probe { result, naming, named_at: Some(at), ..failing(100, 100) };
-            naming_is_due(Some(&probe), at + Duration::from_secs(1))
+            let mut endpoint = failing_with(kind, 100, 100);
+            (endpoint.naming, endpoint.named_at) = (naming, Some(secs(100)));
+            naming_is_due(&endpoint, secs(101))
         };
         let name = HostName::parse("w1").unwrap();
         assert!(named(LoginFailureKind::Tls, None));
@@ -155,40 +201,41 @@ mod tests {
     #[test]
     fn healthy_servers_cost_the_same_however_many() {
         assert_eq!(pace(3).wait(&healthy(100)), INTERVAL);
-        assert_eq!(pace(1000).wait(&healthy(100)), Duration::from_secs(250));
+        assert_eq!(pace(1000).wait(&healthy(100)), secs(250));
     }
 
     #[test]
     fn a_standby_whose_primary_is_gone_is_watched_like_a_starting_server() {
-        let sought =
-            |since: u64| Probe { sought_since: Some(Duration::from_secs(since)), ..healthy(100) };
+        let sought = |since: u64| {
+            let mut endpoint = healthy(100);
+            endpoint.seek(true, secs(since));
+            endpoint
+        };
         assert_eq!(pace(3).wait(&sought(100)), SHORTEST_RETRY);
-        assert_eq!(pace(3).wait(&sought(92)), Duration::from_secs(1));
+        assert_eq!(pace(3).wait(&sought(92)), secs(1));
         assert_eq!(pace(3).wait(&sought(0)), LONGEST_RETRY);
-        let now = Duration::from_secs(100);
-        let next = pace(3).next_cycle(now, [sought(92)].iter(), [].into_iter());
-        assert_eq!(next, Duration::from_secs(1));
+        assert_eq!(next(3, &[sought(92)], &[]), secs(1));
     }
 
     #[test]
     fn what_is_nearly_due_is_due() {
-        let probe = healthy(100);
-        assert!(!pace(1).is_due(&probe, Duration::from_millis(103_900)));
-        assert!(pace(1).is_due(&probe, Duration::from_millis(104_000)));
+        let endpoint = healthy(100);
+        assert!(!pace(1).is_due(&endpoint, Duration::from_millis(103_900)));
+        assert!(pace(1).is_due(&endpoint, Duration::from_millis(104_000)));
+        assert!(pace(1).is_due(&Endpoint::default(), Duration::ZERO), "nobody has asked it");
     }
 
     #[test]
     fn the_next_cycle_comes_after_the_interval_or_earlier() {
-        let at = Duration::from_secs;
-        let next = |endpoints, probes: &[Probe], changes: &[Duration]| {
-            pace(endpoints).next_cycle(at(100), probes.iter(), changes.iter().copied())
-        };
         assert_eq!(next(1, &[], &[]), INTERVAL);
         assert_eq!(next(1, &[healthy(98)], &[]), INTERVAL);
-        assert_eq!(next(1, &[failing(92, 100)], &[]), at(1));
+        assert_eq!(next(1, &[failing(92, 100)], &[]), secs(1));
         assert_eq!(next(1000, &[failing(0, 100)], &[]), INTERVAL);
-        assert_eq!(next(1, &[], &[at(103), at(130)]), at(3));
-        assert_eq!(next(1, &[], &[at(1)]), SHORTEST_CYCLE);
+        assert_eq!(next(1, &[], &[secs(103), secs(130)]), secs(3));
+        assert_eq!(next(1, &[], &[secs(1)]), SHORTEST_CYCLE);
+        let mut wanted = healthy(99);
+        wanted.want();
+        assert_eq!(next(1, &[wanted], &[]), SHORTEST_CYCLE);
     }
 
     #[test]

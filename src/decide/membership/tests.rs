@@ -2,7 +2,7 @@
 //! `build` makes observations; `candidates`, `workers`, `holds`, `moves`, `mistakes`, `removal` and `rebalance`
 //! are tables of cases; `properties` compares random fleets (`world`) with a model that is far simpler than the planner.
 
-mod build;
+pub mod build;
 mod candidates;
 mod holds;
 mod mistakes;

@@ -1,25 +1,15 @@
 //! Owns finding the server of a registered worker: where it is now, if not where its row says.
 //! Must not take a server for another: without a recorded identity nothing is ever found.
 
-use super::model::{Candidate, Identity, Lineage, Observation, Probe, Server};
-use super::registered::is_same;
-use crate::login::LoginFailureKind;
+use super::candidate::Candidate;
+use super::coordinator::Identity;
+use super::endpoint::Phase;
+use super::observation::{Observation, Sighting};
+use super::server::{Lineage, Server};
 use std::net::SocketAddr;
-use std::time::Duration;
-
-/// An answer older than this is asked for again before it is acted upon.
-pub const FRESH: Duration = Duration::from_secs(10);
-
-/// How long a worker's own address has to be silent before its server elsewhere counts as moved: a
-/// restart of a primary must not look like a failover to a copy of it.
-const SILENCE: Duration = Duration::from_secs(5);
-
-/// Two answers within this time of each other were given by two servers if they differ; further
-/// apart, one server may have been restarted between them.
-pub const SIMULTANEOUS: Duration = Duration::from_secs(2);
 
 /// Where the server with a worker's identity is.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Whereabouts<'a> {
     /// Nowhere that any source names.
     Unknown,
@@ -56,66 +46,47 @@ pub fn whereabouts<'a>(
             && !missing.identity.has_left_behind(server)
             && server.membership.as_ref().is_some_and(|m| m.group_id == missing.groupid)
     };
-    let sightings: Vec<(&'a Candidate, &Server, &Probe)> = candidates
+    let is_home = |at: &SocketAddr| missing.endpoints.contains(at);
+    let sightings: Vec<(&'a Candidate, Sighting<'a>)> = candidates
         .iter()
-        .filter(|candidate| !missing.endpoints.contains(&candidate.endpoint))
-        .filter_map(|candidate| {
-            let probe = seen.probes.get(&candidate.endpoint)?;
-            let server = probe.result.as_ref().ok().filter(|server| is_it(server))?;
-            Some((*candidate, server, probe))
-        })
+        .filter(|candidate| !is_home(&candidate.endpoint))
+        .filter_map(|candidate| Some((*candidate, seen.sighting(candidate.endpoint)?)))
+        .filter(|(_, sighting)| is_it(sighting.server))
         .collect();
-    let Some((there, server, probe)) = sightings.first() else { return Whereabouts::Unknown };
-    let here: Vec<(SocketAddr, &Probe)> =
-        missing.endpoints.iter().filter_map(|at| Some((*at, seen.probes.get(at)?))).collect();
-    let others = sightings[1..]
-        .iter()
-        .map(|(candidate, server, probe)| (candidate.endpoint, *server, *probe));
-    let at_home = here.iter().filter_map(|(at, probe)| {
-        Some((*at, probe.result.as_ref().ok().filter(|server| is_it(server))?, *probe))
-    });
-    for (endpoint, other, other_probe) in others.chain(at_home) {
-        let is_home = missing.endpoints.contains(&endpoint);
-        if is_same(server, other) {
+    let Some((candidate, there)) = sightings.first().copied() else { return Whereabouts::Unknown };
+    let others = sightings[1..].iter().map(|(_, sighting)| *sighting);
+    let at_home = missing.endpoints.iter().filter_map(|at| seen.sighting(*at));
+    for other in others.chain(at_home.filter(|sighting| is_it(sighting.server))) {
+        if there.server.is_same(other.server) {
             // One server under two addresses: as long as the old one leads to it, it has not moved.
-            if is_home {
+            if is_home(&other.at) {
                 return Whereabouts::Unknown;
             }
             continue;
         }
-        return if probe.at.abs_diff(other_probe.at) > SIMULTANEOUS {
-            Whereabouts::Unsure(vec![there.endpoint, endpoint])
-        } else {
-            Whereabouts::Twice(endpoint, there.endpoint)
+        return match there.is_simultaneous(&other) {
+            true => Whereabouts::Twice(other.at, there.at),
+            false => Whereabouts::Unsure(vec![there.at, other.at]),
         };
     }
     // Silence is known only of an address that has been asked.
+    let answer = |at: &SocketAddr| seen.endpoints.get(at)?.probe.as_ref();
     let unasked: Vec<SocketAddr> =
-        missing.endpoints.iter().filter(|at| !seen.probes.contains_key(at)).copied().collect();
+        missing.endpoints.iter().filter(|at| answer(at).is_none()).copied().collect();
     if !unasked.is_empty() {
         return Whereabouts::Unsure(unasked);
     }
-    let is_restarting = |probe: &Probe| match &probe.result {
-        Ok(_) => false,
-        Err(failure) => {
-            matches!(
-                failure.kind,
-                LoginFailureKind::StartingUp | LoginFailureKind::TooManyConnections
-            ) || probe.silent_since.is_none_or(|since| probe.at.saturating_sub(since) < SILENCE)
-        }
+    let is_failing = |at: &SocketAddr| {
+        seen.endpoints.get(at).is_some_and(|endpoint| endpoint.phase() == Phase::Failing)
     };
-    if here.iter().any(|(_, probe)| is_restarting(probe)) {
-        return Whereabouts::Waiting(there.endpoint);
+    if missing.endpoints.iter().any(is_failing) {
+        return Whereabouts::Waiting(there.at);
     }
-    let now = seen.now.monotonic;
-    let stale: Vec<SocketAddr> = here
-        .iter()
-        .chain([&(there.endpoint, *probe)])
-        .filter(|(_, probe)| now.saturating_sub(probe.at) > FRESH)
-        .map(|(endpoint, _)| *endpoint)
-        .collect();
+    let is_stale = |at: &SocketAddr| answer(at).is_some_and(|probe| seen.is_stale(probe.at));
+    let stale: Vec<SocketAddr> =
+        missing.endpoints.iter().chain([&there.at]).filter(|at| is_stale(at)).copied().collect();
     if stale.is_empty() {
-        Whereabouts::Moved(there, server.lineage())
+        Whereabouts::Moved(candidate, there.server.lineage())
     } else {
         Whereabouts::Unsure(stale)
     }

@@ -25,7 +25,7 @@ const MOST_BYTES: usize = 64 << 20;
 const GRACE: Duration = Duration::from_secs(3);
 
 #[derive(Deserialize)]
-struct Relation {
+struct Measurable {
     has_vectors: bool,
     lacks_dimensions: bool,
     leaves: Vec<Leaf>,
@@ -42,11 +42,11 @@ struct Leaf {
 struct Shards {
     known: Vec<u32>,
     own: Option<Node>,
-    placements: Vec<Placement>,
+    placements: Vec<RemotePlacement>,
 }
 
 #[derive(Clone, Deserialize)]
-struct Placement {
+struct RemotePlacement {
     node: Node,
     shardid: i64,
     name: String,
@@ -58,7 +58,7 @@ pub struct Survey {
     /// Tables of this server alone, by qualified name.
     here: Vec<String>,
     foreign: Vec<String>,
-    elsewhere: Vec<Placement>,
+    elsewhere: Vec<RemotePlacement>,
     lacks_dimensions: bool,
 }
 
@@ -69,7 +69,7 @@ pub fn survey(relation: pg_sys::Oid) -> Result<Survey, Error> {
     if let Some(group) = catalog::own_group()?.filter(|group| *group != 0) {
         return Err(Error::NotCoordinator { group });
     }
-    let found: Relation = catalog::value(include_str!("placements.sql"), &[relation.into()])?;
+    let found: Measurable = catalog::value(include_str!("placements.sql"), &[relation.into()])?;
     if !found.has_vectors {
         return Err(Error::NoVectors);
     }
@@ -117,7 +117,7 @@ impl Survey {
         credentials: &crate::net::credentials::Credentials,
         login: Duration,
     ) -> Result<Vec<Placed>, Error> {
-        let mut by_node: BTreeMap<i32, Vec<&Placement>> = BTreeMap::new();
+        let mut by_node: BTreeMap<i32, Vec<&RemotePlacement>> = BTreeMap::new();
         for placement in &self.elsewhere {
             by_node.entry(placement.node.nodeid).or_default().push(placement);
         }
@@ -162,7 +162,7 @@ fn own_node() -> Node {
     Node { nodeid: 0, nodename: "localhost".into(), nodeport }
 }
 
-fn question(placements: &[&Placement], ask: &Ask) -> (Node, Vec<String>) {
+fn question(placements: &[&RemotePlacement], ask: &Ask) -> (Node, Vec<String>) {
     let names: Vec<String> = placements
         .iter()
         .map(|placement| {
@@ -179,7 +179,7 @@ fn question(placements: &[&Placement], ask: &Ask) -> (Node, Vec<String>) {
 }
 
 /// The rows of one node, those that it says nothing of among them.
-fn rows(placements: &[&Placement], answer: Result<Vec<Measured>, String>) -> Vec<Placed> {
+fn rows(placements: &[&RemotePlacement], answer: Result<Vec<Measured>, String>) -> Vec<Placed> {
     let mut rows = Vec::new();
     for placement in placements {
         let own: Vec<Measured> = match &answer {

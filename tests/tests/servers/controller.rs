@@ -10,13 +10,14 @@ use citus_fleet_tests::server::process::send;
 use citus_fleet_tests::wait::throughout;
 use citus_fleet_tests::{Dns, Need, Server, Shutdown, Spec, until};
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub fn suite() -> Vec<Test> {
     let mut tests = suite!("controller", &[Need::Fleet];
         waits_for_its_database_and_its_extension,
         comes_back_after_it_was_terminated,
         leaks_nothing,
+        one_that_hangs_does_not_quicken_the_cycle,
     );
     tests.extend(suite!("controller", &[Need::Fleet, Need::Citus, Need::Vector];
         survives_kill_nine,
@@ -288,4 +289,22 @@ fn leaks_nothing() {
         after.0 <= before.0 && after.1 <= before.1,
         "open files and threads: {before:?}, {after:?}"
     );
+}
+
+/// A hung server takes the whole deadline of a probe: it is asked again at the regular cycles only.
+fn one_that_hangs_does_not_quicken_the_cycle() {
+    const INTERVAL: Duration = Duration::from_secs(2);
+    let cluster = plain(2).set("citus_fleet.interval", "2s").start();
+    let hung = &cluster.workers[1];
+    cluster.wait_for_state(hung.address, "ready");
+    hung.freeze();
+    cluster.wait_for_state(hung.address, "unreachable");
+    // It was news that it fails, and is once more when it has failed for so long that it is silent.
+    cluster.wait_for_cycles(4);
+    let started = Instant::now();
+    cluster.wait_for_cycles(5);
+    let took = started.elapsed();
+    hung.thaw();
+    assert!(took >= INTERVAL * 4, "five cycles in {took:?}");
+    cluster.wait_for_state(hung.address, "ready");
 }

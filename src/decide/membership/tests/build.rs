@@ -5,12 +5,15 @@ use crate::configuration::names::HostName;
 use crate::configuration::networks::{NameSuffixes, Networks};
 use crate::configuration::policy::{NodeNames, OnAbsent, Policy};
 use crate::login::{LoginFailure, LoginFailureKind};
-use crate::membership::model::{
-    Action, Candidate, Change, ChangeFailure, CitusFacts, Coordinator, DistNode, ExtensionState,
-    Hold, Identity, Membership, Naming, Now, Observation, Plan, Probe, Server, State, Subject,
-    Worker,
-};
-use crate::membership::plan::plan;
+use crate::membership::candidate::Candidate;
+use crate::membership::change::{Change, ChangeFailure, Subject};
+use crate::membership::coordinator::{CitusFacts, Coordinator, DistNode, Identity};
+use crate::membership::endpoint::{Endpoint, Naming, Probe, ProbeResult};
+use crate::membership::observation::{Hold, Now, Observation};
+use crate::membership::plan::{Plan, Worker};
+use crate::membership::planner::plan;
+use crate::membership::server::{ExtensionState, Membership, Server};
+use crate::membership::state::{Action, State};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -65,6 +68,11 @@ pub fn member(n: i64, group_id: i32) -> Server {
     }
 }
 
+fn learn(endpoint: &mut Endpoint, second: u64, result: ProbeResult) {
+    let at = Duration::from_secs(second);
+    endpoint.learn(Probe { at, round_trip: Duration::from_millis(1), result }, 0);
+}
+
 /// A copy of server `n`'s data directory that runs as a server of its own.
 pub fn clone_of(n: i64) -> Server {
     Server { started_us: n * 1_000_000 + 1, ..server(n) }
@@ -95,7 +103,7 @@ pub struct Fleet {
     pub candidates: Vec<Candidate>,
     pub node_addresses: BTreeMap<i32, Vec<IpAddr>>,
     pub own_endpoints: Vec<SocketAddr>,
-    pub probes: BTreeMap<SocketAddr, Probe>,
+    pub endpoints: BTreeMap<SocketAddr, Endpoint>,
     pub unnamed_since: BTreeMap<i32, Duration>,
     pub failures: BTreeMap<Subject, ChangeFailure>,
     pub hold: Option<Hold>,
@@ -128,7 +136,7 @@ pub fn fleet() -> Fleet {
         candidates: Vec::new(),
         node_addresses: BTreeMap::new(),
         own_endpoints: vec![at(OWN)],
-        probes: BTreeMap::new(),
+        endpoints: BTreeMap::new(),
         unnamed_since: BTreeMap::new(),
         failures: BTreeMap::new(),
         hold: None,
@@ -166,18 +174,10 @@ impl Fleet {
 
     /// The address answers as `server`, whether a source yields it or not.
     pub fn answer(mut self, address: &str, server: Server) -> Self {
-        let probe = Probe {
-            at: Duration::from_secs(NOW),
-            round_trip: Duration::from_millis(1),
-            result: Ok(server),
-            failing_since: None,
-            silent_since: None,
-            sought_since: None,
-            last_seen_us: None,
-            naming: None,
-            named_at: Some(Duration::from_secs(NOW)),
-        };
-        self.probes.insert(at(address), probe);
+        let endpoint = self.endpoints.entry(at(address)).or_default();
+        *endpoint = Endpoint::default();
+        learn(endpoint, NOW, Ok(server));
+        endpoint.named_at = Some(Duration::from_secs(NOW));
         self
     }
 
@@ -186,15 +186,21 @@ impl Fleet {
         self.candidate(address).answer(address, server)
     }
 
-    /// The address has been probed without success.
+    /// The address has been probed without success for long.
     pub fn failing(self, address: &str, kind: LoginFailureKind) -> Self {
-        let mut fleet = self.answer(address, server(0));
-        let probe = fleet.probes.get_mut(&at(address)).unwrap();
-        let message = "in its own words".into();
-        probe.result = Err(LoginFailure { kind, message });
-        probe.failing_since = Some(Duration::from_secs(1));
-        probe.silent_since = Some(Duration::from_secs(1));
-        fleet
+        self.failing_since(address, kind, 1)
+    }
+
+    /// The same since that second.
+    pub fn failing_since(mut self, address: &str, kind: LoginFailureKind, since: u64) -> Self {
+        let endpoint = self.endpoints.entry(at(address)).or_default();
+        *endpoint = Endpoint::default();
+        for second in [since, NOW] {
+            let message = "in its own words".into();
+            learn(endpoint, second, Err(LoginFailure { kind, message }));
+        }
+        endpoint.named_at = Some(Duration::from_secs(NOW));
+        self
     }
 
     pub fn down(self, address: &str) -> Self {
@@ -203,8 +209,8 @@ impl Fleet {
 
     /// The answer of the address is that old.
     pub fn aged(mut self, address: &str, seconds: f64) -> Self {
-        self.probes.get_mut(&at(address)).unwrap().at =
-            Duration::from_secs(NOW) - Duration::from_secs_f64(seconds);
+        let probe = self.endpoints.get_mut(&at(address)).unwrap().probe.as_mut().unwrap();
+        probe.at = Duration::from_secs(NOW) - Duration::from_secs_f64(seconds);
         self
     }
 
@@ -218,7 +224,7 @@ impl Fleet {
 
     /// A name was found for the address, and the system's resolver leads from it to `addresses`.
     pub fn naming(mut self, address: &str, found: &str, addresses: &[&str]) -> Self {
-        self.probes.get_mut(&at(address)).unwrap().naming = Some(Naming {
+        self.endpoints.get_mut(&at(address)).unwrap().naming = Some(Naming {
             name: name(found),
             addresses: addresses.iter().map(|address| ip(address)).collect(),
         });
@@ -301,7 +307,7 @@ impl Fleet {
             candidates: &self.candidates,
             node_addresses: &self.node_addresses,
             own_endpoints: &self.own_endpoints,
-            probes: &self.probes,
+            endpoints: &self.endpoints,
             unnamed_since: &self.unnamed_since,
             failures: &self.failures,
             hold: self.hold.clone(),

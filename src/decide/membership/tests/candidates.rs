@@ -3,7 +3,8 @@
 use super::build::*;
 use crate::configuration::networks::NameSuffixes;
 use crate::login::LoginFailureKind;
-use crate::membership::model::{Action, ExtensionState, Server, State};
+use crate::membership::server::{ExtensionState, Server};
+use crate::membership::state::{Action, State};
 
 #[test]
 fn a_fit_server_is_registered() {

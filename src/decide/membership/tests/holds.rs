@@ -3,7 +3,11 @@
 
 use super::build::*;
 use crate::login::LoginFailureKind;
-use crate::membership::model::{Action, Change, DistNode, Hold, Server, State, Subject};
+use crate::membership::change::{Change, Subject};
+use crate::membership::coordinator::DistNode;
+use crate::membership::observation::Hold;
+use crate::membership::server::Server;
+use crate::membership::state::{Action, State};
 use std::time::Duration;
 
 /// A fleet with one server that wants to join.

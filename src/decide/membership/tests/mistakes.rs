@@ -2,7 +2,7 @@
 //! Must not be thinned out: each of these has happened once.
 
 use super::build::*;
-use crate::membership::model::State;
+use crate::membership::state::State;
 use std::time::Duration;
 
 /// DNS that gives one address of many at a time (fault 8) lets one name be found for two servers.
@@ -89,7 +89,7 @@ fn a_name_is_asked_for_again_before_it_is_registered() {
         let mut fleet =
             fleet().server("10.0.0.1", server(1)).naming("10.0.0.1", "w", &["10.0.0.1"]);
         let named_at = Duration::from_secs(NOW - seconds);
-        fleet.probes.get_mut(&at("10.0.0.1")).unwrap().named_at = Some(named_at);
+        fleet.endpoints.get_mut(&at("10.0.0.1")).unwrap().named_at = Some(named_at);
         fleet.plan()
     };
     assert_eq!(named(10).registers(), [("w".to_owned(), "10.0.0.1".to_owned())]);

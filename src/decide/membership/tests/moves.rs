@@ -4,7 +4,12 @@
 use super::build::*;
 use crate::configuration::policy::OnAbsent;
 use crate::login::LoginFailureKind;
-use crate::membership::model::{Action, Change, Hold, Identity, Plan, Server, State};
+use crate::membership::change::Change;
+use crate::membership::coordinator::Identity;
+use crate::membership::observation::Hold;
+use crate::membership::plan::Plan;
+use crate::membership::server::Server;
+use crate::membership::state::{Action, State};
 use std::time::Duration;
 
 fn moves(plan: &Plan) -> Vec<(i32, String)> {
@@ -112,9 +117,9 @@ fn while_old_and_new_both_answer_nothing_changes() {
 fn a_restart_of_the_old_primary_is_not_taken_for_its_end() {
     let copy = || Server { timeline: 2, ..member(2, 12) };
     let silent_for = |seconds: u64| {
-        let mut fleet = lost().server("10.0.0.9", copy());
-        let silent_since = Duration::from_secs(NOW - seconds);
-        fleet.probes.get_mut(&at("10.0.0.2")).unwrap().silent_since = Some(silent_since);
+        let since = NOW - seconds;
+        let fleet = lost().server("10.0.0.9", copy());
+        let fleet = fleet.failing_since("10.0.0.2", LoginFailureKind::Refused, since);
         moves(&fleet.plan()).len()
     };
     assert_eq!((silent_for(4), silent_for(5)), (0, 1));

@@ -3,7 +3,10 @@
 
 use super::build::*;
 use super::world::{ADDRESSES, Fault, Machine, World, owner, world};
-use crate::membership::model::{Change, Plan, State};
+use crate::membership::change::Change;
+use crate::membership::endpoint::Probe;
+use crate::membership::plan::Plan;
+use crate::membership::state::State;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
@@ -102,8 +105,8 @@ fn accepted(world: &World, plan: &Plan) -> Fleet {
             Change::Register { nodename, endpoint, .. } => {
                 let machine = owner(endpoint.ip());
                 let new = row(World::nodeid(machine) + 100, nodename);
-                for probe in fleet.probes.values_mut() {
-                    if let Ok(server) = &mut probe.result
+                for endpoint in fleet.endpoints.values_mut() {
+                    if let Some(Probe { result: Ok(server), .. }) = &mut endpoint.probe
                         && server.started_us == machine as i64 * 1_000_000
                     {
                         server.membership = member(0, new.groupid).membership;
@@ -138,7 +141,7 @@ proptest! {
             prop_assert!(!address.starts_with("8."), "{} is barred", address);
             prop_assert!(fleet.candidates.iter().any(|c| c.endpoint == at(&address)));
             if name != address {
-                let naming = fleet.probes[&at(&address)].naming.as_ref().unwrap();
+                let naming = fleet.endpoints[&at(&address)].naming.as_ref().unwrap();
                 prop_assert_eq!(naming.name.as_str(), name.as_str());
                 for leads_to in &naming.addresses {
                     prop_assert_eq!(owner(*leads_to), owner(ip(&address)), "{} of {}", leads_to, &name);

@@ -2,7 +2,11 @@
 
 use super::build::*;
 use crate::login::LoginFailureKind;
-use crate::membership::model::{Change, DistNode, Hold, Server, State, Subject, Tasks};
+use crate::membership::change::{Change, Subject};
+use crate::membership::coordinator::{DistNode, Tasks};
+use crate::membership::observation::Hold;
+use crate::membership::server::Server;
+use crate::membership::state::State;
 
 /// Worker 2 with shards, and worker 3, which has joined a while ago and has none.
 fn joined() -> Fleet {

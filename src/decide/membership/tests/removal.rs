@@ -3,7 +3,11 @@
 
 use super::build::*;
 use crate::login::LoginFailureKind;
-use crate::membership::model::{Change, DistNode, Hold, Membership, Removed, Server, State};
+use crate::membership::change::Change;
+use crate::membership::coordinator::{DistNode, Removed};
+use crate::membership::observation::Hold;
+use crate::membership::server::{Membership, Server};
+use crate::membership::state::State;
 
 /// Worker 2 as it should be, but for what its row says of its shards.
 fn emptying(is_being_removed: bool, placements: Option<u64>) -> Fleet {

@@ -2,7 +2,9 @@
 //! what they mean for candidates at the same servers.
 
 use super::build::*;
-use crate::membership::model::{Action, DistNode, Membership, Server, State};
+use crate::membership::coordinator::DistNode;
+use crate::membership::server::{Membership, Server};
+use crate::membership::state::{Action, State};
 use std::time::Duration;
 
 /// Row 2, `w2`, whose name leads to one address.

@@ -3,7 +3,9 @@
 
 use super::build::*;
 use crate::login::LoginFailureKind;
-use crate::membership::model::{DistNode, ExtensionState, Hold, Server};
+use crate::membership::coordinator::DistNode;
+use crate::membership::observation::Hold;
+use crate::membership::server::{ExtensionState, Server};
 use proptest::prelude::*;
 use std::net::IpAddr;
 use std::time::Duration;

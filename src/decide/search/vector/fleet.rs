@@ -106,13 +106,13 @@ pub struct Placement<'a> {
     /// `None` where it is not there, or its node did not answer.
     pub relation: Option<&'a Relation>,
     /// Its counterpart of each index of the shell, in the same order.
-    pub indexes: Vec<Placed<'a>>,
+    pub indexes: Vec<ShardIndex<'a>>,
     /// Indexes that the shell knows nothing of.
     pub extras: Vec<&'a Index>,
 }
 
 #[derive(Debug)]
-pub struct Placed<'a> {
+pub struct ShardIndex<'a> {
     pub shell: &'a Index,
     /// What it is, or would be, called on its node.
     pub name: &'a str,
@@ -133,7 +133,7 @@ pub struct Arrival<'a> {
 impl<'a> Fleet<'a> {
     pub fn new(sources: Sources<'a>, thresholds: Thresholds) -> Self {
         let nodes = nodes(&sources);
-        let lookup = Lookup::new(&nodes);
+        let lookup = Relations::new(&nodes);
         let mut fleet = Self {
             thresholds,
             observed_at: sources.own.observed_at,
@@ -152,7 +152,7 @@ impl<'a> Fleet<'a> {
         fleet
     }
 
-    fn add_citus(&mut self, own: &'a NodeEvidence, catalogs: &'a Catalogs, lookup: &Lookup<'a>) {
+    fn add_citus(&mut self, own: &'a NodeEvidence, catalogs: &'a Catalogs, lookup: &Relations<'a>) {
         let mut shards: HashMap<u32, Vec<&CatalogShard>> = HashMap::new();
         for shard in &catalogs.shards {
             shards.entry(shard.relation).or_default().push(shard);
@@ -188,7 +188,7 @@ impl<'a> Fleet<'a> {
         shards: &[&'a CatalogShard],
         places: &HashMap<i64, Vec<(usize, bool)>>,
         cleanups: &[Cleanup],
-        lookup: &Lookup<'a>,
+        lookup: &Relations<'a>,
     ) {
         const AFTER_SUCCESS: i32 = 2;
         for shard in shards {
@@ -225,7 +225,7 @@ impl<'a> Fleet<'a> {
     /// Every index of a placement that is there: its table, placement, relation, and both sides.
     pub fn indexes(
         &self,
-    ) -> impl Iterator<Item = (&Table<'a>, &Placement<'a>, &'a Relation, &Placed<'a>, &'a Index)>
+    ) -> impl Iterator<Item = (&Table<'a>, &Placement<'a>, &'a Relation, &ShardIndex<'a>, &'a Index)>
     {
         self.placements().flat_map(|(table, placement, relation)| {
             placement
@@ -306,20 +306,10 @@ pub fn quote(identifier: &str) -> String {
     format!("\"{}\"", identifier.replace('"', "\"\""))
 }
 
-/// A string for a statement.
-pub fn literal(text: &str) -> String {
-    let quoted = text.replace('\'', "''");
-    if text.contains('\\') {
-        format!("E'{}'", quoted.replace('\\', "\\\\"))
-    } else {
-        format!("'{quoted}'")
-    }
-}
-
 /// The relations of every node by schema and name.
-struct Lookup<'a>(Vec<HashMap<(&'a str, &'a str), &'a Relation>>);
+struct Relations<'a>(Vec<HashMap<(&'a str, &'a str), &'a Relation>>);
 
-impl<'a> Lookup<'a> {
+impl<'a> Relations<'a> {
     fn new(nodes: &[FleetNode<'a>]) -> Self {
         let by_name = |evidence: &'a NodeEvidence| {
             evidence.relations.iter().map(|r| ((r.schema.as_str(), r.name.as_str()), r)).collect()
@@ -379,7 +369,7 @@ fn local(relation: &Relation, node: usize) -> Table<'_> {
         .indexes
         .iter()
         .filter(|index| !is_leftover(&index.name))
-        .map(|index| Placed { shell: index, name: &index.name, index: Some(index) })
+        .map(|index| ShardIndex { shell: index, name: &index.name, index: Some(index) })
         .collect();
     let extras = relation.indexes.iter().filter(|index| is_leftover(&index.name)).collect();
     Table {
@@ -404,7 +394,7 @@ fn sharded<'a>(
     table: &'a CatalogTable,
     shards: &[&'a CatalogShard],
     places: &HashMap<i64, Vec<(usize, bool)>>,
-    lookup: &Lookup<'a>,
+    lookup: &Relations<'a>,
 ) -> Table<'a> {
     let placements = shards
         .iter()
@@ -437,16 +427,16 @@ fn matched<'a>(
     shell: &'a Relation,
     shard: &'a CatalogShard,
     relation: Option<&'a Relation>,
-) -> (Vec<Placed<'a>>, Vec<&'a Index>) {
+) -> (Vec<ShardIndex<'a>>, Vec<&'a Index>) {
     let there = relation.map(|relation| relation.indexes.as_slice()).unwrap_or_default();
-    let indexes: Vec<Placed<'a>> = shell
+    let indexes: Vec<ShardIndex<'a>> = shell
         .indexes
         .iter()
         .filter(|index| !is_leftover(&index.name))
         .filter_map(|index| {
             let name = shard.indexes.get(&index.oid)?;
             let index_there = there.iter().find(|candidate| candidate.name == *name);
-            Some(Placed { shell: index, name, index: index_there })
+            Some(ShardIndex { shell: index, name, index: index_there })
         })
         .collect();
     let matched: BTreeSet<u32> =
@@ -476,9 +466,7 @@ mod tests {
     }
 
     #[test]
-    fn identifiers_and_strings_cannot_break_out() {
+    fn an_identifier_cannot_break_out() {
         assert_eq!(quote("a\"b"), "\"a\"\"b\"");
-        assert_eq!(literal("it's"), "'it''s'");
-        assert_eq!(literal("a\\b"), "E'a\\\\b'");
     }
 }

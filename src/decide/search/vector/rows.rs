@@ -4,7 +4,7 @@
 use super::checks::Found;
 use super::checks::nodes::{index_bytes, rounded, silence};
 use super::finding::Concern;
-use super::fleet::{Fleet, FleetNode, Placed, Placement, Table};
+use super::fleet::{Fleet, FleetNode, Placement, ShardIndex, Table};
 use super::model::{Index, Metapage, Relation};
 use super::sizes::{graph_bytes, page_bytes, tight_pages};
 use crate::condition::Condition;
@@ -99,11 +99,11 @@ pub struct Judged<'f, 'a> {
     fleet: &'f Fleet<'a>,
     by_table: BTreeMap<&'f str, Vec<&'f Found>>,
     by_node: BTreeMap<&'f str, Vec<&'f Found>>,
-    by_placement: BTreeMap<Place<'f>, Vec<&'f Found>>,
+    by_placement: BTreeMap<RowKey<'f>, Vec<&'f Found>>,
 }
 
 /// Table, shard and node.
-type Place<'f> = (&'f str, Option<i64>, &'f str);
+type RowKey<'f> = (&'f str, Option<i64>, &'f str);
 
 type Rating = (Condition, Vec<&'static str>);
 
@@ -120,7 +120,7 @@ impl<'f, 'a> Judged<'f, 'a> {
                 by_node.entry(node.as_str()).or_insert_with(Vec::new).push(one);
             }
             if let (Some(table), Some(node)) = (table, node) {
-                let place: Place<'_> = (table.as_str(), *shardid, node.as_str());
+                let place: RowKey<'_> = (table.as_str(), *shardid, node.as_str());
                 by_placement.entry(place).or_insert_with(Vec::new).push(one);
             }
         }
@@ -166,7 +166,7 @@ impl<'f, 'a> Judged<'f, 'a> {
     ) -> Rating {
         let node = self.fleet.node(placement);
         let shardid = placement.shard.map(|shard| shard.shardid);
-        let place: Place<'_> = (table.name, shardid, node.address.as_str());
+        let place: RowKey<'_> = (table.name, shardid, node.address.as_str());
         let found = self.by_placement.get(&place).map(Vec::as_slice).unwrap_or_default();
         let about = found
             .iter()
@@ -186,7 +186,7 @@ impl<'f, 'a> Judged<'f, 'a> {
                 rows.extend(
                     placement.indexes.iter().map(|placed| self.index(table, placement, placed)),
                 );
-                let extra = |shell| Placed { shell, name: &shell.name, index: Some(shell) };
+                let extra = |shell| ShardIndex { shell, name: &shell.name, index: Some(shell) };
                 rows.extend(
                     placement
                         .extras
@@ -198,7 +198,12 @@ impl<'f, 'a> Judged<'f, 'a> {
         rows
     }
 
-    fn index(&self, table: &Table<'_>, placement: &Placement<'_>, placed: &Placed<'_>) -> IndexRow {
+    fn index(
+        &self,
+        table: &Table<'_>,
+        placement: &Placement<'_>,
+        placed: &ShardIndex<'_>,
+    ) -> IndexRow {
         let node = self.fleet.node(placement);
         let (mut status, findings) =
             self.of_placement(table, placement, Some(&placed.shell.quoted));

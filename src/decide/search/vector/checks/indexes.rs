@@ -3,8 +3,9 @@
 
 use super::each::{Place, Spot, each_index};
 use crate::condition::Condition;
+use crate::node::literal;
 use crate::search::vector::finding::{Concern, Evidence, Finding, Remedy};
-use crate::search::vector::fleet::{Fleet, Placement, Table, is_leftover, literal, quote};
+use crate::search::vector::fleet::{Fleet, Placement, Table, is_leftover, quote};
 use crate::search::vector::model::{Column, Index, Relation};
 
 /// So many reads of all rows without one use of the index are no coincidence.

@@ -3,8 +3,9 @@
 
 use crate::condition::Condition;
 use crate::login::LoginFailureKind as Kind;
+use crate::node::literal;
 use crate::search::vector::finding::{Evidence, Finding, Remedy};
-use crate::search::vector::fleet::{Fleet, FleetNode, literal};
+use crate::search::vector::fleet::{Fleet, FleetNode};
 use crate::search::vector::model::NodeEvidence;
 use crate::search::vector::sizes::{human, megabytes};
 

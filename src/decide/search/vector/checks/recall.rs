@@ -4,8 +4,9 @@
 use super::each::{Spot, each_index};
 use super::nodes::rounded;
 use crate::condition::Condition;
+use crate::node::literal;
 use crate::search::vector::finding::{Evidence, Finding, Remedy};
-use crate::search::vector::fleet::{Fleet, FleetNode, Table, literal};
+use crate::search::vector::fleet::{Fleet, FleetNode, Table};
 use crate::search::vector::model::{Index, RecallResult};
 use std::collections::HashMap;
 

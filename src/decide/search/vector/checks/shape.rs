@@ -4,7 +4,7 @@
 use super::each::{Place, Spot, each_index};
 use crate::condition::Condition;
 use crate::search::vector::finding::{Evidence, Finding, Remedy};
-use crate::search::vector::fleet::{Fleet, Placed, Placement, is_leftover, quote};
+use crate::search::vector::fleet::{Fleet, Placement, ShardIndex, is_leftover, quote};
 use crate::search::vector::model::{Index, Metapage, Relation};
 use crate::search::vector::sizes::{EF_CONSTRUCTION, LISTS, M};
 
@@ -64,7 +64,7 @@ fn replace(
     fleet: &Fleet<'_>,
     placement: &Placement<'_>,
     relation: &Relation,
-    placed: &Placed<'_>,
+    placed: &ShardIndex<'_>,
     index: &Index,
 ) -> Option<Remedy> {
     let definition = placed.shell.definition.as_ref()?;

@@ -3,8 +3,9 @@
 
 use super::nodes::rounded;
 use crate::condition::Condition;
+use crate::node::literal;
 use crate::search::vector::finding::{Concern, Evidence, Finding, Remedy};
-use crate::search::vector::fleet::{Fleet, Kind, Placement, Table, literal, quote};
+use crate::search::vector::fleet::{Fleet, Kind, Placement, Table, quote};
 use crate::search::vector::model::{CatalogShard, Relation};
 use crate::search::vector::progress;
 

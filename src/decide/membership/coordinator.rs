@@ -1,0 +1,138 @@
+//! Owns what the coordinator's catalogs say: itself, the rows of `pg_dist_node`, and what the fleet has
+//! recorded of the servers behind them.
+//! Must not know what anybody answers.
+
+use super::server::Server;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+/// A row of `pg_dist_node`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct DistNode {
+    pub nodeid: i32,
+    pub groupid: i32,
+    pub nodename: String,
+    pub nodeport: u16,
+    pub isactive: bool,
+    pub hasmetadata: bool,
+    pub metadatasynced: bool,
+    /// `noderole`: false for secondaries and for clones.
+    pub is_primary: bool,
+    pub shouldhaveshards: bool,
+    /// A session is in `fleet.remove_worker` for it.
+    pub is_being_removed: bool,
+    /// Placements of distributed tables that it still holds; counted only where it takes no more.
+    pub placements: Option<u64>,
+    /// It could hold shards, holds none while others do, and no rebalance has been started since it
+    /// joined; looked for only with `citus_fleet.rebalance_on_join`.
+    pub waits_for_shards: bool,
+    /// Tasks of the background job that is running, those that concern it.
+    pub tasks: Option<Tasks>,
+}
+
+/// How far a background job has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub struct Tasks {
+    pub done: u64,
+    pub total: u64,
+}
+
+/// What the coordinator knows of itself, read from its catalogs.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Coordinator {
+    pub system_identifier: i64,
+    /// As in [`Server`].
+    pub started_us: i64,
+    pub version_num: u32,
+    pub vector_version: Option<String>,
+    pub fleet_version: String,
+    /// Present where Citus is installed in the controller's database.
+    pub citus: Option<CitusFacts>,
+    /// Whether the controller's role has a password here, which Citus gives it on every node.
+    pub role_has_password: bool,
+    /// `fleet.pause()` was called.
+    pub paused: bool,
+    /// Who each registered worker is known to be, by nodeid.
+    #[serde(default)]
+    pub identities: BTreeMap<i32, Identity>,
+    /// Servers that `fleet.remove_worker` has taken out, and that stay out.
+    pub removed: Vec<Removed>,
+    /// Index builds that are under way here.
+    pub index_builds: u32,
+}
+
+/// What `fleet.removed` keeps of a server.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Removed {
+    pub system_identifier: i64,
+    pub nodename: String,
+    pub nodeport: u16,
+    /// Where it answered when it was removed; none where it did not.
+    pub address: Option<IpAddr>,
+    /// What Citus has left on it and the controller is to drop, quoted and qualified.
+    pub relations: Vec<String>,
+    pub is_clean: bool,
+}
+
+impl Removed {
+    /// Where it answered when it was removed.
+    pub fn endpoint(&self) -> Option<SocketAddr> {
+        Some(SocketAddr::new(self.address?, self.nodeport))
+    }
+
+    /// Where to look for it, whatever the sources say, until it is clean.
+    pub fn endpoint_to_clean(&self) -> Option<SocketAddr> {
+        self.endpoint().filter(|_| !self.is_clean)
+    }
+}
+
+/// What `fleet.identities` keeps of a registered worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub struct Identity {
+    pub system_identifier: i64,
+    /// The highest timeline it was seen at: whoever is below was left behind by a promotion.
+    pub timeline: i32,
+    /// The fleet disabled it, as `citus_fleet.on_absent` asked for; an operator did not.
+    pub disabled_by_fleet: bool,
+    /// Seconds since it was recorded.
+    pub recorded_for: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct CitusFacts {
+    pub version: String,
+    pub group_id: i32,
+    pub nodes: Vec<DistNode>,
+    /// Qualified names of the distributed tables, which a new worker may not have relations of.
+    pub distributed_tables: Vec<String>,
+    /// A background job of Citus has not ended.
+    pub is_job_running: bool,
+}
+
+impl Coordinator {
+    /// Every row of `pg_dist_node`; none without Citus.
+    pub fn nodes(&self) -> &[DistNode] {
+        self.citus.as_ref().map_or(&[], |citus| &citus.nodes)
+    }
+
+    /// The coordinator's own row of `pg_dist_node`.
+    pub fn own_row(&self) -> Option<&DistNode> {
+        self.nodes().iter().find(|node| node.groupid == 0 && node.is_primary)
+    }
+
+    /// The primaries of all other groups.
+    pub fn worker_rows(&self) -> impl Iterator<Item = &DistNode> {
+        self.nodes().iter().filter(|node| node.groupid != 0 && node.is_primary)
+    }
+}
+
+impl Identity {
+    /// Whether `server` has this identity, but writes a timeline that a promotion has ended: what
+    /// was written since is not there.
+    pub fn has_left_behind(&self, server: &Server) -> bool {
+        self.system_identifier == server.system_identifier
+            && !server.in_recovery
+            && server.timeline < self.timeline
+    }
+}

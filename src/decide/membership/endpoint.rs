@@ -1,0 +1,267 @@
+//! Owns the state machine of one endpoint: whether it answers, since when, and what it said last.
+//! Must not ask, and must not judge what was said.
+//!
+//! ```text
+//! unknown ─► asked ─┬─► answering ◄─┐
+//!                   └─► failing ────┴─► silent        forget(): back to unknown
+//! ```
+
+use super::server::Server;
+use crate::configuration::names::HostName;
+use crate::login::{LoginFailure, LoginFailureKind};
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// How long an endpoint fails before it is silent: a restart of a primary must not look like its end.
+const SILENCE: Duration = Duration::from_secs(5);
+
+pub type ProbeResult = Result<Server, LoginFailure>;
+
+/// What is known of whether an endpoint answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Phase {
+    #[default]
+    Unknown,
+    /// Its first question is under way. One that has answered before stays what it is meanwhile.
+    Asked,
+    Answering,
+    /// It does not let us in, or not yet; or nobody has answered for a moment.
+    Failing,
+    /// Nobody has let us in for [`SILENCE`], nor said that a server is there.
+    Silent,
+}
+
+/// The newest answer.
+#[derive(Clone, Debug)]
+pub struct Probe {
+    /// When it was asked for, on the monotonic clock: what it said may have changed ever since.
+    pub at: Duration,
+    pub round_trip: Duration,
+    pub result: ProbeResult,
+}
+
+/// A name that Citus could reach an endpoint by, and all that the system's resolver gives for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Naming {
+    pub name: HostName,
+    pub addresses: Vec<IpAddr>,
+}
+
+/// An endpoint. Times are on the monotonic clock unless they say otherwise.
+#[derive(Clone, Debug, Default)]
+pub struct Endpoint {
+    phase: Phase,
+    /// When the phase began; of a failing or silent one, when it first failed.
+    since: Duration,
+    /// Since when it has failed in the same way: another way is news.
+    alike_since: Duration,
+    /// The question that is under way.
+    asked: Option<Duration>,
+    /// What was asked before then was asked of it in another life.
+    not_before: Duration,
+    wanted: bool,
+    sought: Option<Duration>,
+    pub probe: Option<Probe>,
+    /// When it last let us in, on the wall clock.
+    pub last_seen_us: Option<i64>,
+    /// The name to register it under; none where it is to be known by its address.
+    pub naming: Option<Naming>,
+    /// When its name was last looked for.
+    pub named_at: Option<Duration>,
+}
+
+impl Endpoint {
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// The server that answered last, if the last answer was one.
+    pub fn server(&self) -> Option<&Server> {
+        self.probe.as_ref()?.result.as_ref().ok()
+    }
+
+    pub fn failure(&self) -> Option<&LoginFailure> {
+        self.probe.as_ref()?.result.as_ref().err()
+    }
+
+    /// A question goes out.
+    pub fn ask(&mut self, now: Duration) {
+        self.asked.get_or_insert(now);
+        if self.phase == Phase::Unknown {
+            (self.phase, self.since) = (Phase::Asked, now);
+        }
+    }
+
+    pub fn is_asked(&self) -> bool {
+        self.asked.is_some()
+    }
+
+    /// The answer to what was asked at `probe.at` has come; one from another life is not taken in.
+    pub fn learn(&mut self, probe: Probe, wall_us: i64) {
+        self.asked = None;
+        if probe.at < self.not_before {
+            return;
+        }
+        self.wanted = false;
+        let at = probe.at;
+        let (phase, since) = self.after(&probe);
+        if !self.fails_like(&probe.result) {
+            self.alike_since = at;
+        }
+        (self.phase, self.since) = (phase, since);
+        if probe.result.is_ok() {
+            self.last_seen_us = Some(wall_us);
+        }
+        self.probe = Some(probe);
+    }
+
+    /// Where an answer leads to.
+    fn after(&self, probe: &Probe) -> (Phase, Duration) {
+        use LoginFailureKind as Kind;
+        let was_failing = matches!(self.phase, Phase::Failing | Phase::Silent);
+        let since = if was_failing { self.since } else { probe.at };
+        match &probe.result {
+            Ok(_) if self.phase == Phase::Answering => (Phase::Answering, self.since),
+            Ok(_) => (Phase::Answering, probe.at),
+            // A server is there, and will let us in.
+            Err(failure) if matches!(failure.kind, Kind::StartingUp | Kind::TooManyConnections) => {
+                (Phase::Failing, since)
+            }
+            Err(_) if probe.at.saturating_sub(since) >= SILENCE => (Phase::Silent, since),
+            Err(_) => (Phase::Failing, since),
+        }
+    }
+
+    fn fails_like(&self, result: &ProbeResult) -> bool {
+        let now = result.as_ref().err();
+        now.is_some_and(|now| self.failure().is_some_and(|last| last.kind == now.kind))
+    }
+
+    /// Whether an answer says more than was known: not that it still fails as it did.
+    pub fn is_news(&self, probe: &Probe) -> bool {
+        !self.fails_like(&probe.result) || self.after(probe).0 != self.phase
+    }
+
+    /// Who was there has come or gone: what was said, and what is still about to be, counts no more.
+    pub fn forget(&mut self, now: Duration) {
+        *self = Self { asked: self.asked, not_before: now, wanted: self.wanted, ..Self::default() };
+    }
+
+    /// It is to be asked in the next cycle, which is to come at once.
+    pub fn want(&mut self) {
+        self.wanted = true;
+    }
+
+    /// Whether it is to be asked at once; one that is being asked is waited for.
+    pub fn is_wanted(&self) -> bool {
+        self.wanted && self.asked.is_none()
+    }
+
+    /// It is, or is no longer, one of those of which a worker's next primary may be one.
+    pub fn seek(&mut self, is_sought: bool, now: Duration) {
+        self.sought = is_sought.then(|| self.sought.unwrap_or(now));
+    }
+
+    /// Since when it has been waited for: to answer, or to become a worker's primary.
+    pub fn awaited_since(&self) -> Option<Duration> {
+        match self.phase {
+            Phase::Failing | Phase::Silent => Some(self.alike_since),
+            _ => self.sought,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::build::server;
+    use super::*;
+
+    fn secs(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn probe(at: u64, result: Result<(), LoginFailureKind>) -> Probe {
+        let failed = |kind| LoginFailure { kind, message: String::new() };
+        let result = result.map(|()| server(1)).map_err(failed);
+        Probe { at: secs(at), round_trip: Duration::ZERO, result }
+    }
+
+    /// Asks and answers at those seconds; gives the phase after each.
+    fn walk(
+        endpoint: &mut Endpoint,
+        answers: &[(u64, Result<(), LoginFailureKind>)],
+    ) -> Vec<Phase> {
+        let each = answers.iter().map(|(at, result)| {
+            endpoint.ask(secs(*at));
+            endpoint.learn(probe(*at, *result), 0);
+            endpoint.phase()
+        });
+        each.collect()
+    }
+
+    use LoginFailureKind::{Refused, StartingUp, Timeout, TooManyConnections};
+
+    #[test]
+    fn silence_is_five_seconds_without_a_sign_of_life() {
+        use Phase::{Answering, Failing, Silent};
+        let mut it = Endpoint::default();
+        assert_eq!(it.phase(), Phase::Unknown);
+        it.ask(secs(9));
+        assert_eq!(it.phase(), Phase::Asked);
+        let walked = walk(
+            &mut it,
+            &[
+                (10, Ok(())),
+                (11, Err(Refused)),
+                (15, Err(Timeout)),
+                (16, Err(Refused)),
+                (17, Err(StartingUp)),
+                (18, Err(Refused)),
+                (19, Err(TooManyConnections)),
+                (20, Ok(())),
+                (21, Err(Refused)),
+            ],
+        );
+        let phases =
+            [Answering, Failing, Failing, Silent, Failing, Silent, Failing, Answering, Failing];
+        assert_eq!(walked, phases);
+    }
+
+    #[test]
+    fn a_question_keeps_what_is_known_until_it_is_answered() {
+        let mut it = Endpoint::default();
+        walk(&mut it, &[(1, Ok(()))]);
+        it.ask(secs(6));
+        assert_eq!((it.phase(), it.is_asked()), (Phase::Answering, true));
+        it.ask(secs(7));
+        it.want();
+        assert!(!it.is_wanted(), "it is being asked");
+        it.learn(probe(6, Ok(())), 0);
+        assert!(!it.is_asked() && !it.is_wanted());
+    }
+
+    #[test]
+    fn an_answer_from_before_it_was_forgotten_is_not_taken_in() {
+        let mut it = Endpoint::default();
+        walk(&mut it, &[(1, Ok(()))]);
+        it.ask(secs(5));
+        it.forget(secs(6));
+        assert_eq!((it.phase(), it.is_asked()), (Phase::Unknown, true));
+        it.learn(probe(5, Ok(())), 0);
+        assert!(it.server().is_none() && !it.is_asked());
+        assert_eq!(walk(&mut it, &[(7, Ok(()))]), [Phase::Answering]);
+    }
+
+    #[test]
+    fn to_fail_as_before_is_no_news() {
+        let mut it = Endpoint::default();
+        assert!(it.is_news(&probe(1, Err(Timeout))));
+        walk(&mut it, &[(1, Err(Timeout))]);
+        assert!(!it.is_news(&probe(2, Err(Timeout))));
+        assert!(it.is_news(&probe(6, Err(Timeout))), "it is silent now");
+        assert!(it.is_news(&probe(2, Err(Refused))));
+        assert!(it.is_news(&probe(2, Ok(()))));
+        walk(&mut it, &[(6, Err(Timeout)), (7, Err(Refused))]);
+        assert_eq!(it.awaited_since(), Some(secs(7)), "patience begins anew");
+    }
+}

@@ -1,0 +1,204 @@
+//! Owns the evidence that the table of situations is read with: one endpoint, or one row of
+//! `pg_dist_node`, with all that its situation depends on.
+//! Must not say what it means: `situations` does.
+
+use super::candidate::Candidate;
+use super::coordinator::{Coordinator, DistNode, Identity, Removed};
+use super::endpoint::Endpoint;
+use super::observation::Hold;
+use super::server::{Membership, Server};
+use super::state::State;
+use super::verdict::Verdict;
+use super::whereabouts::Whereabouts;
+use crate::configuration::names::HostName;
+use crate::configuration::policy::Policy;
+use crate::login::{LoginFailure, LoginFailureKind};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+/// A server that no row of `pg_dist_node` leads to.
+pub struct Newcomer<'a> {
+    pub at: SocketAddr,
+    /// What it would be registered as.
+    pub nodename: String,
+    pub endpoint: Option<&'a Endpoint>,
+    pub coordinator: &'a Coordinator,
+    pub bar: Option<Bar>,
+    /// Another server with its system identifier.
+    pub twin: Option<Twin>,
+    /// The row of `pg_dist_node` that has its name and port.
+    pub holder: Option<i32>,
+    /// Looked for only where nothing else keeps it from being registered, as the next one is.
+    pub hindrance: Option<Hindrance>,
+    /// What it said is too old to act on.
+    pub is_stale: bool,
+}
+
+/// Why an endpoint may not even be connected to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Bar {
+    Name(HostName),
+    Network(String),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Twin {
+    /// It runs at that address.
+    Runs(SocketAddr),
+    /// The two answers are from different times: a restart may lie between them.
+    Unsure(SocketAddr),
+}
+
+/// What keeps a change that is wanted from being made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hindrance {
+    NoCitus,
+    /// The coordinator is registered as `localhost`.
+    OnLocalhost,
+    /// A worker keeps Citus from adding any other, and how it does.
+    Worker(String),
+    Held(Hold),
+    /// The last attempt failed, and the next one is not due.
+    Failed {
+        attempts: u32,
+        reason: String,
+    },
+    /// The coordinator's address, `name:port`, which workers would be given.
+    OwnUnresolved(String),
+    OwnUnchecked,
+    OwnStale,
+    OwnElsewhere {
+        own: String,
+        at: SocketAddr,
+        system_identifier: i64,
+    },
+    OwnUnreachable {
+        own: String,
+        failure: LoginFailure,
+    },
+}
+
+/// A row of `pg_dist_node`, and what answers where it leads.
+pub struct AtHome<'a> {
+    pub row: &'a DistNode,
+    pub identity: Option<&'a Identity>,
+    /// Where its name leads.
+    pub endpoints: &'a [SocketAddr],
+    /// More than one server answers there.
+    pub is_shared: bool,
+    pub server: Option<&'a Server>,
+    /// Why nobody lets us in there.
+    pub failure: Option<LoginFailure>,
+    /// How long no source has named it, where that is long enough.
+    pub unnamed_for: Option<Duration>,
+}
+
+/// A registered worker.
+pub struct Member<'a> {
+    pub row: &'a DistNode,
+    pub at_home: &'a Verdict,
+    /// The server at home is the one that was recorded, and in order.
+    pub is_well: bool,
+    pub disabled_by_fleet: bool,
+    /// Its identity is recorded, and DNS has said where its name leads.
+    pub is_known: bool,
+    /// Unknown, too, where its row is to follow nobody.
+    pub whereabouts: Whereabouts<'a>,
+    pub system_identifier: i64,
+    /// `citus_fleet.on_absent` is `disable`.
+    pub is_disabled_when_absent: bool,
+}
+
+/// Why an endpoint may not even be connected to, if it may not.
+pub fn bar(candidate: &Candidate, coordinator: &Coordinator, policy: &Policy) -> Option<Bar> {
+    if let Some(name) = candidate.given.as_ref().filter(|name| !policy.names.allows(name)) {
+        return Some(Bar::Name(name.clone()));
+    }
+    let on_loopback = is_on_loopback(coordinator, policy);
+    policy.networks.refusal(candidate.endpoint.ip(), on_loopback).map(Bar::Network)
+}
+
+fn is_on_loopback(coordinator: &Coordinator, policy: &Policy) -> bool {
+    let is_loopback = |name: &str| {
+        name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    };
+    match (&policy.coordinator_host, coordinator.own_row()) {
+        (Some((host, _)), _) => is_loopback(host),
+        (None, Some(row)) => is_loopback(&row.nodename),
+        (None, None) => false,
+    }
+}
+
+impl<'a> Newcomer<'a> {
+    pub fn server(&self) -> Option<&'a Server> {
+        self.endpoint?.server()
+    }
+
+    pub fn failure(&self) -> Option<&'a LoginFailure> {
+        self.endpoint?.failure()
+    }
+
+    fn has_answered(&self) -> bool {
+        self.endpoint.is_some_and(|endpoint| endpoint.probe.is_some())
+    }
+
+    /// It may be asked and has not answered.
+    pub fn is_unknown(&self) -> bool {
+        !self.has_answered()
+    }
+
+    pub fn is_ours(&self) -> bool {
+        self.server().is_some_and(|it| it.system_identifier == self.coordinator.system_identifier)
+    }
+
+    /// The worker that a promotion has made another server, and left this one behind.
+    pub fn left_behind(&self) -> Option<(&'a Server, &'a Identity)> {
+        let server = self.server()?;
+        let mut known = self.coordinator.identities.values();
+        Some((server, known.find(|known| known.has_left_behind(server))?))
+    }
+
+    /// The record of its removal.
+    pub fn removed(&self) -> Option<(&'a Server, &'a Removed)> {
+        let server = self.server()?;
+        let mut removed = self.coordinator.removed.iter();
+        Some((server, removed.find(|it| it.system_identifier == server.system_identifier)?))
+    }
+
+    /// The record of a server that was removed at this address, where nobody answers now: its name is
+    /// found for as long as DNS keeps it. Who refuses a login may be somebody new.
+    pub fn removed_and_gone(&self) -> Option<(&'a LoginFailure, &'a Removed)> {
+        use LoginFailureKind::{NoRoute, Refused, Timeout};
+        let failure = self.failure().filter(|it| matches!(it.kind, Refused | Timeout | NoRoute))?;
+        let mut removed = self.coordinator.removed.iter();
+        Some((failure, removed.find(|removed| removed.endpoint() == Some(self.at))?))
+    }
+
+    /// What its Citus knows of a cluster.
+    pub fn membership(&self) -> Option<&'a Membership> {
+        self.server()?.membership.as_ref()
+    }
+}
+
+impl AtHome<'_> {
+    pub fn membership(&self) -> Option<&Membership> {
+        self.server?.membership.as_ref()
+    }
+
+    /// The server there, where it is not the one that was recorded.
+    pub fn stranger(&self) -> Option<(&Server, &Identity)> {
+        let (server, known) = (self.server?, self.identity?);
+        (known.system_identifier != server.system_identifier).then_some((server, known))
+    }
+
+    pub fn is_unsynced(&self) -> bool {
+        self.row.hasmetadata && !self.row.metadatasynced
+    }
+}
+
+impl Member<'_> {
+    /// It is in order, and nothing else is to be said of it.
+    pub fn is_quiet(&self) -> bool {
+        self.row.isactive && self.at_home.state == State::Active && self.at_home.reason.is_none()
+    }
+}

@@ -1,0 +1,70 @@
+//! Owns what a server says of itself when it is probed.
+//! Must not judge it.
+
+use serde::Deserialize;
+
+/// Installed and installable versions of one extension on one server.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct ExtensionState {
+    pub installed: Option<String>,
+    /// Whether the version that the coordinator has could be created there.
+    #[serde(default)]
+    pub available: bool,
+}
+
+/// What a server says of itself: the identity and the facts that preflight needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// `pg_control_system()`: shared by a primary and its standbys, and by clones.
+    pub system_identifier: i64,
+    /// When its postmaster started, in microseconds since 1970: tells one server under two
+    /// addresses from two servers that share a system identifier.
+    pub started_us: i64,
+    pub in_recovery: bool,
+    /// The timeline that it writes: every promotion begins a higher one. 0 in recovery.
+    pub timeline: i32,
+    /// As `server_version_num`: 170011.
+    pub version_num: u32,
+    pub max_prepared_transactions: u32,
+    /// Whether it let the controller in by a password.
+    pub wants_password: bool,
+    pub citus: ExtensionState,
+    pub vector: ExtensionState,
+    pub fleet: ExtensionState,
+    /// Relations that carry the name of one of the coordinator's distributed tables.
+    pub clashing_relations: Vec<String>,
+    /// Index builds that are under way there.
+    pub index_builds: u32,
+    /// Present where Citus is installed.
+    pub membership: Option<Membership>,
+}
+
+/// What a server knows of the Citus cluster it is in.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Membership {
+    /// `pg_dist_local_group`: 0 on a coordinator and on a server that never was in a cluster.
+    pub group_id: i32,
+    /// Rows of `pg_dist_node`.
+    pub nodes: u64,
+    /// Rows of `pg_dist_partition`.
+    pub distributed_tables: u64,
+}
+
+/// Whose data a server has, and how far it has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lineage {
+    pub system_identifier: i64,
+    pub timeline: i32,
+}
+
+impl Server {
+    pub fn lineage(&self) -> Lineage {
+        Lineage { system_identifier: self.system_identifier, timeline: self.timeline }
+    }
+
+    /// Whether two answers came from one server: clones and standbys share the system identifier,
+    /// but not the microsecond at which their postmaster started.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.system_identifier == other.system_identifier && self.started_us == other.started_us
+    }
+}

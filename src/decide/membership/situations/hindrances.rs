@@ -1,0 +1,145 @@
+//! Owns what keeps a change that is wanted from being made: the coordinator, another worker, an
+//! operator, a failed attempt. A server that is fit is `ready` meanwhile, and says which it is.
+//! Must not hinder by itself: the plan asks what is in the way before each change.
+
+use super::logins::of_login;
+use super::row::WayOut::{Do, Wait};
+use super::row::{Facts, Row, WayOut, When, given};
+use crate::membership::evidence::Hindrance as It;
+use crate::membership::observation::Hold;
+use crate::membership::state::{Action, State};
+
+const OWN_ADDRESS: &str = "Set citus_fleet.coordinator_host to a name or an address of this server alone. Nothing is to be done on a server that is to become a worker of the coordinator there.";
+
+/// Each is a row of one shape.
+const fn row(
+    code: &'static str,
+    when: &'static [When],
+    reason: &'static str,
+    cause: &'static str,
+    way_out: WayOut,
+) -> Row {
+    let (state, action) = (State::Ready, Action::Register);
+    Row { code, state, action, when, reason, cause, way_out, next: Some(State::Ready) }
+}
+
+fn own(address: &str) -> Facts {
+    vec![("own", address.to_owned())]
+}
+
+pub(super) const TABLE: &[Row] = &[
+    row(
+        "citus_not_here",
+        &[When::Hindrance(|it| given(*it == It::NoCitus))],
+        "Citus is not installed on this coordinator",
+        "The extension discovers and probes without Citus, and has nobody to register workers with.",
+        Do(
+            "Run CREATE EXTENSION citus; citus belongs into shared_preload_libraries before citus_fleet.",
+        ),
+    ),
+    // Citus's own placeholder: it refuses to add a node while the row says so.
+    row(
+        "coordinator_on_localhost",
+        &[When::Hindrance(|it| given(*it == It::OnLocalhost))],
+        "the coordinator is registered as localhost, where workers cannot reach it",
+        "Citus registers the coordinator as localhost until it is told its name.",
+        Do(
+            "SELECT citus_set_coordinator_host('<name of this host>'); or set citus_fleet.coordinator_host.",
+        ),
+    ),
+    // An add sends the new row to every node that has metadata, and fails when one cannot take it.
+    row(
+        "worker_in_the_way",
+        &[When::Hindrance(|it| match it {
+            It::Worker(culprit) => Some(vec![("culprit", culprit.clone())]),
+            _ => None,
+        })],
+        "Citus can add no node while {culprit}",
+        "A registered worker is not in order, or its metadata is out of sync.",
+        Do(
+            "Bring that worker back, or disable it with citus_disable_node; this one follows by itself.",
+        ),
+    ),
+    row(
+        "fleet_paused",
+        &[When::Hindrance(|it| given(*it == It::Held(Hold::Paused)))],
+        "the fleet is paused",
+        "fleet.pause() was called.",
+        Do("SELECT fleet.resume();"),
+    ),
+    row(
+        "fleet_disabled",
+        &[When::Hindrance(|it| given(*it == It::Held(Hold::Disabled)))],
+        "citus_fleet.enabled is off",
+        "The setting keeps the controller from changing anything by itself.",
+        Do("SELECT citus_autoregister(); or set citus_fleet.enabled to on."),
+    ),
+    row(
+        "attempt_failed",
+        &[When::Hindrance(|it| match it {
+            It::Failed { attempts, reason } => {
+                Some(vec![("attempts", attempts.to_string()), ("failure", reason.clone())])
+            }
+            _ => None,
+        })],
+        "attempt {attempts} failed and is repeated: {failure}",
+        "Citus did not accept the change, or could not make it in time.",
+        Wait("the next attempt, after 1, 2, 4, … 60 s"),
+    ),
+    // Every worker that joins takes whoever is at the coordinator's address for its coordinator.
+    row(
+        "own_address_unresolved",
+        &[When::Hindrance(|it| match it {
+            It::OwnUnresolved(address) => Some(own(address)),
+            _ => None,
+        })],
+        "the coordinator's address {own} does not resolve at the moment",
+        "DNS does not know the name of the coordinator's row or of citus_fleet.coordinator_host.",
+        Do(OWN_ADDRESS),
+    ),
+    row(
+        "own_address_unchecked",
+        &[When::Hindrance(|it| given(*it == It::OwnUnchecked))],
+        "the coordinator's address is checked",
+        "The coordinator has not logged in to itself yet.",
+        Wait("it has answered"),
+    ),
+    row(
+        "own_address_elsewhere",
+        &[When::Hindrance(|it| match it {
+            It::OwnElsewhere { own: address, at, system_identifier } => {
+                let identifier = system_identifier.to_string();
+                let there = [("at", at.to_string()), ("system_identifier", identifier)];
+                Some(own(address).into_iter().chain(there).collect())
+            }
+            _ => None,
+        })],
+        "the coordinator's address {own} leads to another server, {at} (system identifier {system_identifier})",
+        "The name or address is somebody else's: a copied configuration, a restored copy, an old entry in DNS.",
+        Do(OWN_ADDRESS),
+    ),
+    row(
+        "own_address_unreachable",
+        &[When::Hindrance(|it| match it {
+            It::OwnUnreachable { own: address, failure } => {
+                let login = of_login(failure);
+                let why = [
+                    ("failure", login.reason.unwrap_or_default()),
+                    ("login_remedy", login.remedy.unwrap_or_default()),
+                ];
+                Some(own(address).into_iter().chain(why).collect())
+            }
+            _ => None,
+        })],
+        "the coordinator's address {own} cannot be reached: {failure}",
+        "The coordinator logs in to itself as to a worker, and nobody lets it in there.",
+        Do("{login_remedy}"),
+    ),
+    row(
+        "own_address_checked_once_more",
+        &[When::Hindrance(|it| given(*it == It::OwnStale))],
+        "the coordinator's address is checked once more",
+        "What its name leads to may have changed since it was asked.",
+        Wait("it has answered again"),
+    ),
+];

@@ -1,0 +1,343 @@
+//! Owns the situations of registered workers: first what their row, their whereabouts and the operator
+//! make of them, then what answers at the address that the row has.
+//! Must not take a server that is not known by its recorded identity for the worker.
+
+use super::logins::of_login;
+use super::row::WayOut::{Do, Nothing, Wait};
+use super::row::When::{AtHome, Candidate, Compared, Worker};
+use super::row::{Facts, ROW, Row, given};
+use crate::membership::coordinator::DistNode;
+use crate::membership::evidence::Member;
+use crate::membership::server::Server;
+use crate::membership::state::Action;
+use crate::membership::state::State::{
+    Absent, Active, Blank, Conflict, Inactive, Removed, Removing, Standby, Unreachable,
+};
+use crate::membership::whereabouts::Whereabouts::{Moved, Twice, Unknown};
+use crate::node::literal;
+
+pub(super) const TABLE: &[Row] = &[
+    // --- What is made of it ---
+    // Activating a node whose server is not in order would hide what it has lost.
+    Row {
+        code: "disabled_not_in_order",
+        state: Inactive,
+        when: &[Worker(|it| {
+            let answers = !matches!(it.at_home.state, Active | Unreachable | Absent);
+            given(is_disabled(it) && answers)?;
+            let remedy = it.at_home.remedy.clone().unwrap_or_default();
+            Some(vec![("reason", it.at_home.reason.clone()?), ("remedy", remedy)])
+        })],
+        reason: "it is disabled in pg_dist_node (isactive = false); {reason}",
+        cause: "It was disabled, and what answers at its address is not in order either.",
+        way_out: Do("{remedy}"),
+        ..ROW
+    },
+    // Only what the fleet has disabled itself is reactivated by it.
+    Row {
+        code: "back",
+        state: Inactive,
+        action: Action::Reactivate,
+        when: &[Worker(|it| given(!it.row.isactive && it.disabled_by_fleet && it.is_well))],
+        reason: "it was absent and is back",
+        cause: "citus_fleet.on_absent had it disabled, and its server answers again.",
+        way_out: Wait("Citus has activated it"),
+        ..ROW
+    },
+    Row {
+        code: "disabled",
+        state: Inactive,
+        when: &[Worker(|it| is_disabled(it).then(|| node(it.row)))],
+        reason: "it is disabled in pg_dist_node (isactive = false)",
+        cause: "An operator, or citus_fleet.on_absent, has called citus_disable_node.",
+        way_out: Do("SELECT citus_activate_node({node});"),
+        ..ROW
+    },
+    Row {
+        code: "two_servers",
+        state: Conflict,
+        when: &[Worker(|it| match it.whereabouts {
+            Twice(one, other) => Some(vec![
+                ("one", one.to_string()),
+                ("other", other.to_string()),
+                ("system_identifier", it.system_identifier.to_string()),
+            ]),
+            _ => None,
+        })],
+        reason: "two running servers claim to be this worker: {one} and {other} (system identifier {system_identifier})",
+        cause: "A standby was promoted, or a copy started, while the worker runs.",
+        way_out: Do(
+            "Stop the one that is not the primary of this group; nothing is changed until then.",
+        ),
+        ..ROW
+    },
+    Row {
+        code: "moved",
+        state: Unreachable,
+        action: Action::UpdateAddress,
+        when: &[Worker(|it| match &it.whereabouts {
+            Moved(to, _) => Some(vec![("at", to.endpoint.to_string())]),
+            _ => None,
+        })],
+        reason: "its server answers at {at} now",
+        cause: "Its server has another address, or a standby of it was promoted, and its old address does not answer as it.",
+        way_out: Wait("its row has followed"),
+        ..ROW
+    },
+    Row {
+        code: "to_be_disabled",
+        state: Absent,
+        action: Action::Disable,
+        when: &[Worker(|it| {
+            let is_gone = matches!(it.whereabouts, Unknown) && it.at_home.state == Absent;
+            given(is_gone && it.is_disabled_when_absent && it.is_known)?;
+            let remedy = it.at_home.remedy.clone().unwrap_or_default();
+            Some(vec![("reason", it.at_home.reason.clone()?), ("remedy", remedy)])
+        })],
+        reason: "{reason}",
+        cause: "It is absent, and citus_fleet.on_absent is disable.",
+        way_out: Do("{remedy}"),
+        next: Some(Inactive),
+        ..ROW
+    },
+    // Whoever was probed in the moment of its removal is empty already.
+    Row {
+        code: "removed_just_now",
+        state: Removing,
+        when: &[Worker(|it| given(it.row.is_being_removed && it.at_home.state == Blank))],
+        reason: "it has been removed just now",
+        cause: "fleet.remove_worker is about to commit.",
+        way_out: Wait("the removal is committed"),
+        next: Some(Removed),
+        ..ROW
+    },
+    Row {
+        code: "removing",
+        state: Removing,
+        when: &[Worker(|it| (it.is_quiet() && it.row.is_being_removed).then(|| shards(it)))],
+        reason: "{left}",
+        cause: "A session is in fleet.remove_worker for it, and moves its shards away.",
+        way_out: Wait("its shards are moved and it is removed"),
+        next: Some(Removed),
+        ..ROW
+    },
+    Row {
+        code: "takes_no_shards",
+        when: &[Worker(|it| (it.is_quiet() && !it.row.shouldhaveshards).then(|| shards(it)))],
+        reason: "it takes no new shards (shouldhaveshards = false); {left}",
+        cause: "Its removal was interrupted, or an operator has set the property.",
+        way_out: Do(
+            "SELECT citus_set_node_property({node}, 'shouldhaveshards', true); or, to go on removing it, SELECT fleet.remove_worker({node});",
+        ),
+        ..ROW
+    },
+    ADDRESS_TAKEN,
+    SHARDS_ARE_MOVED,
+    HOLDS_NO_SHARDS,
+    // --- What answers where its row leads ---
+    Row {
+        code: "name_is_shared",
+        state: Conflict,
+        when: &[AtHome(|it| {
+            let list: Vec<String> = it.endpoints.iter().map(ToString::to_string).collect();
+            it.is_shared.then(|| {
+                vec![
+                    ("count", list.len().to_string()),
+                    ("endpoints", list.join(", ")),
+                    ("nodeid", it.row.nodeid.to_string()),
+                    ("port", it.row.nodeport.to_string()),
+                ]
+            })
+        })],
+        reason: "its name leads to {count} servers: {endpoints}",
+        cause: "DNS gives several addresses for the name of its row, and different servers answer there.",
+        way_out: Do(
+            "Give the worker a name or an address of its own: SELECT citus_update_node({nodeid}, '<name>', {port});",
+        ),
+        ..ROW
+    },
+    // Re-syncing metadata to it would hide the loss.
+    Row {
+        code: "citus_gone",
+        state: Blank,
+        when: &[AtHome(|it| given(it.server.is_some() && it.membership().is_none()))],
+        reason: "the extension citus is gone from the server there",
+        cause: "The database was replaced or dropped, or another server has the address.",
+        way_out: Do(RESTORE),
+        ..ROW
+    },
+    // The rows written since the promotion are not on it: following or adding it would lose them.
+    Row {
+        code: "left_behind",
+        state: Conflict,
+        action: Action::Refuse,
+        when: &[
+            Candidate(|it| {
+                let (server, known) = it.left_behind().filter(|_| it.bar.is_none())?;
+                Some(timelines(server, known.timeline))
+            }),
+            AtHome(|it| {
+                // Without its Citus it is blank, whatever its timeline.
+                let server = it.server.filter(|server| server.membership.is_some())?;
+                let known = it.identity.filter(|known| known.has_left_behind(server))?;
+                Some(timelines(server, known.timeline))
+            }),
+        ],
+        reason: "the server there was left behind at timeline {timeline} when a standby of it was promoted; this worker is at timeline {newest}",
+        cause: "A standby of a worker was promoted, and the primary that it replaced has come back.",
+        way_out: Do(
+            "Bring the promoted server back. Make this one its standby with pg_rewind or pg_basebackup: rows written since the promotion are not on it.",
+        ),
+        next: Some(Standby),
+        ..ROW
+    },
+    Row {
+        code: "another_server",
+        state: Conflict,
+        when: &[AtHome(|it| {
+            let (server, known) = it.stranger()?;
+            let theirs = it.membership()?;
+            let has_data = theirs.group_id != 0 || theirs.nodes != 0 || server.in_recovery;
+            let identifiers = vec![
+                ("system_identifier", server.system_identifier.to_string()),
+                ("expected", known.system_identifier.to_string()),
+            ];
+            has_data.then_some(identifiers)
+        })],
+        reason: "another server answers at its address (system identifier {system_identifier}, expected {expected})",
+        cause: "The worker has another address now, and somebody else has its old one.",
+        way_out: Do(
+            "Bring the worker back under a name that a source yields: its row follows by itself.",
+        ),
+        ..ROW
+    },
+    Row {
+        code: "leads_to_standby",
+        state: Standby,
+        when: &[AtHome(|it| given(it.server?.in_recovery))],
+        reason: "its address leads to a server in recovery",
+        cause: "The primary has become a standby, or the name leads to one.",
+        way_out: Do("Promote it, or make the name lead to the primary again."),
+        ..ROW
+    },
+    Row {
+        code: "came_back_empty",
+        state: Blank,
+        when: &[AtHome(|it| {
+            given(it.membership().is_some_and(|m| m.group_id == 0 && m.nodes == 0))
+        })],
+        reason: "the server there holds no data of this cluster: it has come back empty",
+        cause: "Its volume was lost or replaced.",
+        way_out: Do(RESTORE),
+        ..ROW
+    },
+    Row {
+        code: "other_group",
+        state: Conflict,
+        when: &[AtHome(|it| {
+            let theirs = it.membership()?.group_id;
+            let groups =
+                vec![("theirs", theirs.to_string()), ("group", it.row.groupid.to_string())];
+            (theirs != it.row.groupid).then_some(groups)
+        })],
+        reason: "the server there is of group {theirs}, the row says group {group}",
+        cause: "The address of its row leads to another worker, of this cluster or of another.",
+        way_out: Do("Find the worker of this group and make the name lead to it."),
+        ..ROW
+    },
+    Row {
+        code: "out_of_sync",
+        when: &[AtHome(|it| given(it.server.is_some() && it.is_unsynced()))],
+        reason: "its metadata is out of sync; Citus's maintenance daemon tries again by itself",
+        cause: "A change of metadata did not reach it.",
+        way_out: Wait("the maintenance daemon has synced it"),
+        ..ROW
+    },
+    // DNS alone is never absence, and nothing is removed because of it.
+    Row {
+        code: "absent",
+        state: Absent,
+        when: &[AtHome(|it| {
+            let (unnamed, failure) = (it.unnamed_for?, it.failure.as_ref()?);
+            let silence = of_login(failure).reason.unwrap_or_default();
+            Some(vec![("seconds", unnamed.as_secs().to_string()), ("silence", silence)])
+        })],
+        reason: "no source has named it for {seconds} s and it does not answer ({silence})",
+        cause: "It is gone from DNS for longer than citus_fleet.absent_after, and silent.",
+        way_out: Do("Bring it back, or remove it for good after moving its shards away."),
+        ..ROW
+    },
+    Row {
+        code: "active",
+        when: &[AtHome(|it| given(it.server.is_some()))],
+        reason: "",
+        cause: "It is registered, and the server there is the one that it should be.",
+        way_out: Nothing,
+        ..ROW
+    },
+    // Nothing is known yet: Citus's own word stands until the first answer.
+    Row {
+        code: "active_unasked",
+        when: &[AtHome(|it| given(it.failure.is_none()))],
+        reason: "",
+        cause: "The controller has just started, or DNS does not say where its name leads: nobody has asked it yet.",
+        way_out: Wait("it has answered"),
+        ..ROW
+    },
+];
+
+const RESTORE: &str = "Restore its data directory from a backup or bring its volume back. Do not activate it: that would hide the loss.";
+
+/// Citus lets no two rows have one address.
+pub const ADDRESS_TAKEN: Row = Row {
+    code: "address_taken",
+    state: Conflict,
+    when: &[Compared],
+    reason: "{reason}; {name}:{port} is registered as node {node} still",
+    cause: "Its server has moved to an address that the row of another node has.",
+    way_out: Do(
+        "Bring that node back at an address of its own, or remove it: this row follows then.",
+    ),
+    ..ROW
+};
+
+pub const SHARDS_ARE_MOVED: Row = Row {
+    code: "shards_are_moved",
+    when: &[Compared],
+    reason: "shards are being moved: {done} of {total} moves to or from it are done",
+    cause: "A background job of Citus, such as its rebalancer, is running.",
+    way_out: Wait("the job has ended"),
+    ..ROW
+};
+
+/// Citus's rebalancer was not started for it yet.
+pub const HOLDS_NO_SHARDS: Row = Row {
+    code: "holds_no_shards",
+    when: &[Compared],
+    reason: "it holds no shards yet; the rebalancer waits: {why}",
+    cause: "It has joined, citus_fleet.rebalance_on_join is on, and something else has to happen first.",
+    way_out: Do("{way}"),
+    ..ROW
+};
+
+/// It is disabled, and stays so: its row follows nobody.
+fn is_disabled(it: &Member<'_>) -> bool {
+    !it.row.isactive && !matches!(it.whereabouts, Moved(..) | Twice(..))
+}
+
+fn timelines(server: &Server, newest: i32) -> Facts {
+    vec![("timeline", server.timeline.to_string()), ("newest", newest.to_string())]
+}
+
+fn node(row: &DistNode) -> Facts {
+    vec![("node", format!("{}, {}", literal(&row.nodename), row.nodeport))]
+}
+
+fn shards(it: &Member<'_>) -> Facts {
+    let left = match it.row.placements {
+        Some(1) => "1 shard is left on it".to_owned(),
+        Some(count) => format!("{count} shards are left on it"),
+        None => "its shards have not begun to move".to_owned(),
+    };
+    node(it.row).into_iter().chain([("left", left)]).collect()
+}
