@@ -98,7 +98,6 @@ pub(super) const TABLE: &[Row] = &[
         cause: "It is absent, and citus_fleet.on_absent is disable.",
         way_out: Do("{remedy}"),
         next: Some(Inactive),
-        ..ROW
     },
     // Whoever was probed in the moment of its removal is empty already.
     Row {
@@ -189,7 +188,6 @@ pub(super) const TABLE: &[Row] = &[
             "Bring the promoted server back. Make this one its standby with pg_rewind or pg_basebackup: rows written since the promotion are not on it.",
         ),
         next: Some(Standby),
-        ..ROW
     },
     Row {
         code: "another_server",
