@@ -137,11 +137,11 @@ fn the_contract_is_there() {
     };
     assert_eq!(
         columns("fleet.workers"),
-        "nodename nodeport address nodeid groupid state since reason remedy source system_identifier \
-         server_version citus_version vector_version round_trip_ms last_seen"
+        "nodename nodeport address nodeid groupid state code since reason remedy source \
+         system_identifier server_version citus_version vector_version round_trip_ms last_seen"
     );
     let events = columns("fleet.events");
-    for column in ["at", "nodename", "nodeport", "nodeid", "event", "detail"] {
+    for column in ["at", "nodename", "nodeport", "nodeid", "event", "code", "detail"] {
         assert!(events.split(' ').any(|name| name == column), "{column} is not in {events}");
     }
     let result = |function: &str| {
