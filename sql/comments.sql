@@ -3,6 +3,7 @@
 COMMENT ON SCHEMA fleet IS 'citus_fleet: the fleet of workers of this Citus cluster';
 
 COMMENT ON TABLE fleet.events IS 'Every change of a worker''s state, kept for citus_fleet.event_retention';
+COMMENT ON COLUMN fleet.events.id IS 'In the order in which they were written, whatever the clock says';
 COMMENT ON COLUMN fleet.events.at IS 'When the controller saw it';
 COMMENT ON COLUMN fleet.events.nodename IS 'Name of the worker as in fleet.workers';
 COMMENT ON COLUMN fleet.events.nodeport IS 'Port of the worker';
@@ -24,10 +25,22 @@ COMMENT ON TABLE fleet.identities IS 'Who each registered worker is: the control
 COMMENT ON COLUMN fleet.identities.nodeid IS 'Its nodeid in pg_dist_node';
 COMMENT ON COLUMN fleet.identities.system_identifier IS 'Identity of its data directory, shared by its standbys';
 COMMENT ON COLUMN fleet.identities.timeline IS 'The highest timeline it was seen at: a server below it was left behind by a promotion';
+COMMENT ON COLUMN fleet.identities.history IS 'The timelines that it had left by then and where each ended, as in a timeline history file';
+COMMENT ON COLUMN fleet.identities.position IS 'A WAL position up to which its rows were seen to be flushed; the controller remembers a newer one';
+COMMENT ON COLUMN fleet.identities.mark IS 'The row of fleet.marks that the coordinator has left in its data: a server without it lacks what came after';
+COMMENT ON COLUMN fleet.identities.mark_position IS 'The WAL position at which that was written';
+COMMENT ON COLUMN fleet.identities.lost_wal IS 'Bytes of WAL that were seen and that the server which was followed last does not have; 0 once fleet.accept_server() has accepted that';
+COMMENT ON COLUMN fleet.identities.rival IS 'Another server that was seen running as this worker beside its own, until fleet.accept_server() decides';
 COMMENT ON COLUMN fleet.identities.disabled_by_fleet IS 'It was disabled because it was absent, and is reactivated when it is back';
 COMMENT ON COLUMN fleet.identities.recorded_at IS 'When it was first seen as this worker';
 COMMENT ON COLUMN fleet.identities.rebalanced_at IS 'When the rebalancer was started for it, by citus_fleet.rebalance_on_join';
 COMMENT ON INDEX fleet.identities_pkey IS 'One identity to a node';
+
+COMMENT ON TABLE fleet.marks IS 'What the coordinator has left in this worker''s data at each registration and each promotion: it travels with the WAL';
+COMMENT ON COLUMN fleet.marks.mark IS 'The mark, which fleet.identities of the coordinator names';
+COMMENT ON COLUMN fleet.marks.position IS 'The WAL position at which it was written';
+COMMENT ON COLUMN fleet.marks.written_at IS 'When it was written';
+COMMENT ON INDEX fleet.marks_pkey IS 'One row to a mark';
 
 COMMENT ON TABLE fleet.removed IS 'Servers that fleet.remove_worker() has taken out, and that stay out until fleet.enroll_worker()';
 COMMENT ON COLUMN fleet.removed.system_identifier IS 'Identity of its data directory';
@@ -61,11 +74,13 @@ COMMENT ON COLUMN fleet.workers.last_seen IS 'When it last answered a probe';
 
 COMMENT ON FUNCTION pg_catalog.citus_autoregister(boolean) IS 'Finds and registers workers now and says what it did; with dry_run, what it would do';
 COMMENT ON FUNCTION fleet.snapshot() IS 'What the controller saw in its last cycle, as JSON; the views of this schema read it';
+COMMENT ON FUNCTION fleet.situations() IS 'Every situation that fleet.workers can show by its code, whether it takes an operator to end it, its cause and its remedy';
 COMMENT ON FUNCTION fleet.status() IS 'The controller: role, paused, last cycle, its duration, errors, counts by state';
 COMMENT ON FUNCTION fleet.doctor() IS 'Checks the configuration of this node and of the cluster';
 COMMENT ON FUNCTION fleet.metrics(boolean) IS 'The metrics of the fleet and of vector-shard health in OpenMetrics';
 COMMENT ON FUNCTION fleet.pause() IS 'Stops changes of the cluster''s metadata; observation goes on';
 COMMENT ON FUNCTION fleet.remove_worker(text, integer, boolean, text) IS 'Moves the shards of a worker to the others, removes it from the cluster, and keeps it out; called again, goes on where it ended';
+COMMENT ON FUNCTION fleet.accept_server(text, integer, boolean) IS 'From now on the server that answers for this node is its server: after pg_upgrade, a restore, or a promotion that lost rows';
 COMMENT ON FUNCTION fleet.enroll_worker(text, integer) IS 'Lets a server that was removed join again';
 COMMENT ON FUNCTION fleet.resume() IS 'Lets changes of the cluster''s metadata happen again';
 

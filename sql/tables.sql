@@ -1,6 +1,7 @@
 -- What has to outlive the controller. Sessions read; the controller and fleet.pause() write.
 
 CREATE TABLE fleet.events (
+  id bigint GENERATED ALWAYS AS IDENTITY,
   at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
   nodename text NOT NULL,
   nodeport integer NOT NULL,
@@ -11,7 +12,8 @@ CREATE TABLE fleet.events (
 );
 
 -- The newest event of each worker, which the controller reads when it starts.
-CREATE INDEX events_worker_idx ON fleet.events (nodename, nodeport, at DESC);
+-- By id, because a clock may be set back.
+CREATE INDEX events_worker_idx ON fleet.events (nodename, nodeport, id DESC);
 CREATE INDEX events_at_idx ON fleet.events (at);
 
 CREATE TABLE fleet.control (
@@ -30,10 +32,24 @@ CREATE TABLE fleet.identities (
   nodeid integer NOT NULL,
   system_identifier bigint NOT NULL,
   timeline integer NOT NULL,
+  history text,
+  position pg_lsn,
+  mark uuid,
+  mark_position pg_lsn,
+  lost_wal bigint NOT NULL DEFAULT 0,
+  rival text,
   disabled_by_fleet boolean NOT NULL DEFAULT false,
   recorded_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
   rebalanced_at timestamptz,
   CONSTRAINT identities_pkey PRIMARY KEY (nodeid)
+);
+
+-- On a worker: what the coordinator has left in its data, to tell it from servers that parted from it.
+CREATE TABLE fleet.marks (
+  mark uuid NOT NULL DEFAULT pg_catalog.gen_random_uuid(),
+  position pg_lsn NOT NULL DEFAULT pg_catalog.pg_current_wal_insert_lsn(),
+  written_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+  CONSTRAINT marks_pkey PRIMARY KEY (mark)
 );
 
 -- Servers that fleet.remove_worker() has taken out: they stay out until fleet.enroll_worker().

@@ -49,6 +49,16 @@ pub enum Error {
     JobRunning,
     #[error("the worker could not be taken out within {} s", .0.as_secs())]
     StillUsed(Duration),
+    #[error("no running primary was found that could be the worker {0}")]
+    NobodyToAccept(String),
+    #[error("more than one server answers for {node}: {servers}")]
+    SeveralToAccept { node: String, servers: String },
+    #[error("the server runs PostgreSQL {theirs}, the coordinator PostgreSQL {ours}")]
+    OtherMajor { theirs: u32, ours: u32 },
+    #[error("the server that answers for {node} lacks shards of it")]
+    ShardsMissing { node: String, shards: String },
+    #[error("another server runs at the coordinator's address")]
+    Disputed(String),
     #[error("no server that was removed is known as {0}")]
     NotRemoved(String),
     #[error("{0} has not been cleaned yet")]
@@ -89,6 +99,11 @@ impl Error {
             | Self::HoldsData { .. }
             | Self::HoldsRemains(_)
             | Self::NotClean(_)
+            | Self::NobodyToAccept(_)
+            | Self::SeveralToAccept { .. }
+            | Self::OtherMajor { .. }
+            | Self::ShardsMissing { .. }
+            | Self::Disputed(_)
             | Self::NotCoordinator { .. } => {
                 PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
             }
@@ -183,6 +198,19 @@ impl Error {
             Self::NotClean(_) => {
                 "The controller drops what Citus has left there as soon as it answers; fleet.workers says what keeps it."
             }
+            Self::NobodyToAccept(_) => {
+                "It has to run, be promoted, take itself for a worker of that group, and be at the address of the node's row or named by a source; SELECT * FROM fleet.workers; says what is there."
+            }
+            Self::SeveralToAccept { .. } => {
+                "Stop those that are not to be it, or name the one: SELECT fleet.accept_server('<its address>', <its port>);"
+            }
+            Self::OtherMajor { .. } => "Run the same major version on all nodes.",
+            Self::ShardsMissing { .. } => {
+                "Find the server that has them. With force => true this one is accepted without: the shards stay in the metadata, and queries that need them fail."
+            }
+            Self::Disputed(_) => {
+                "Only one of the two is the coordinator, so nothing is changed here. On the one that is: citus_fleet.coordinator_host has to lead to it. Stop the other, or take citus_fleet.workers out of its configuration."
+            }
             Self::Raised { hint, .. } => return hint.as_deref(),
             Self::PassFailed(_) | Self::Internal(_) => return None,
         })
@@ -192,6 +220,8 @@ impl Error {
         match self {
             Self::NotInOrder { reason, .. } => Some(reason),
             Self::HoldsData { held, .. } => Some(held),
+            Self::ShardsMissing { shards, .. } => Some(shards),
+            Self::Disputed(reason) => Some(reason),
             _ => None,
         }
     }

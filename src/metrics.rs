@@ -138,6 +138,12 @@ impl Page {
             "Whether the controller has finished a cycle since it started",
             &is_up.into(),
         );
+        let disputed = status["disputed"].as_bool().map(|disputed| f64::from(u8::from(disputed)));
+        self.gauge(
+            "coordinator_disputed",
+            "Whether another server runs at the coordinator's address: there may be two coordinators",
+            &disputed.into(),
+        );
         let paused = status["paused"].as_bool().map(|paused| f64::from(u8::from(paused)));
         self.gauge("paused", "Whether fleet.pause() has stopped changes", &paused.into());
         self.seconds(
@@ -176,6 +182,15 @@ impl Page {
         let family = self.family("workers", "Candidates and registered workers, by state");
         for (state, count) in counts {
             family.get_or_create(&vec![("state", state.to_owned())]).set(count.into());
+        }
+        let family = self.bytes(
+            "lost_wal",
+            "WAL that was seen of a worker and that its server lacks since it was promoted",
+        );
+        for worker in workers {
+            if let Some(lost) = worker["lost_wal"].as_f64() {
+                family.get_or_create(&vec![("node", node(worker))]).set(lost);
+            }
         }
         let mut situations: BTreeMap<(String, String), u32> = BTreeMap::new();
         for worker in workers {

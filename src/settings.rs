@@ -19,6 +19,7 @@ static ENABLED: GucSetting<bool> = GucSetting::<bool>::new(true);
 static INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(5_000);
 static PROBE_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(3_000);
 static ABSENT_AFTER: GucSetting<i32> = GucSetting::<i32>::new(60);
+static MAX_LOST_WAL: GucSetting<i32> = GucSetting::<i32>::new(-1);
 static ON_ABSENT: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"report"));
 static NODE_NAMES: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"auto"));
 static NAMESERVER: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
@@ -75,6 +76,7 @@ impl Settings {
                 interval: millis(&INTERVAL),
                 absent_after: seconds(&ABSENT_AFTER),
                 on_absent: parse_on_absent(&text(&ON_ABSENT))?,
+                max_lost_wal: u64::try_from(MAX_LOST_WAL.get()).ok(),
                 rebalance_on_join: REBALANCE_ON_JOIN.get(),
             },
             enabled: ENABLED.get(),
@@ -224,6 +226,16 @@ pub fn define(preloaded: bool) {
         30 * 24 * 3600,
         GucContext::Sighup,
         s,
+    );
+    GucRegistry::define_int_guc(
+        c"citus_fleet.max_lost_wal",
+        c"Bytes of WAL that a promoted server may lack and still be followed; -1 = any number.",
+        c"What it lacks is said in any case. Above this, the row stays where it is and the worker is a conflict.",
+        &MAX_LOST_WAL,
+        -1,
+        i32::MAX,
+        GucContext::Sighup,
+        GucFlags::UNIT_BYTE,
     );
     string(c"citus_fleet.on_absent", c"What becomes of a worker that is absent: report or disable.",
         c"disable calls citus_disable_node, which refuses where data would be out of reach; the worker is reactivated when it is back.",

@@ -25,6 +25,11 @@ pub async fn drop_relations(credentials: &Credentials, change: &Change) -> Resul
         login.command("BEGIN").await?;
         login.command("SET LOCAL lock_timeout = '2s'").await?;
         login.command(&format!("SET LOCAL statement_timeout = {}", DEADLINE.as_millis())).await?;
+        // Without its Citus, nothing of Citus is left on it.
+        let has_citus = "SELECT (pg_catalog.to_regclass('pg_catalog.pg_dist_local_group') IS NOT NULL)::pg_catalog.text";
+        if login.value(has_citus, &[]).await? != "true" {
+            return Ok(*system_identifier);
+        }
         // Joining a cluster writes this table: nobody can add the server meanwhile.
         login.command("LOCK TABLE pg_catalog.pg_dist_local_group IN SHARE MODE").await?;
         let is_it = login

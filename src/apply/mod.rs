@@ -2,8 +2,11 @@
 //! changes another server.
 //! Must not decide what to change, nor wait without a deadline.
 
+pub mod acceptance;
+pub mod claims;
 pub mod identities;
 pub mod leftovers;
+pub mod marks;
 pub mod nodes;
 pub mod pause;
 pub mod removal;

@@ -5,7 +5,9 @@ use super::{identities, pause};
 use crate::backend::transaction::transaction;
 use crate::error::Error;
 use decide::membership::change::Change;
+use decide::membership::lineage::Mark;
 use pgrx::prelude::*;
+use std::collections::BTreeMap;
 
 /// Nodes to a transaction. `citus_add_node` holds ExclusiveLock on `pg_dist_node` until the commit:
 /// 32 nodes take about a second (docs/benchmarks.md), and other adds and DDL wait for it.
@@ -15,11 +17,21 @@ const BATCH: usize = 32;
 pub struct Outcome {
     pub change: Change,
     pub result: Result<Option<i32>, Error>,
+    /// The mark that was left in the data of the server that it is about.
+    pub mark: Option<Mark>,
 }
 
-/// Makes the changes of a plan. One that fails costs the others nothing, except that nobody is added, who
-/// would be given the coordinator's address, where that could not be set.
-pub fn apply(changes: &[Change]) -> Vec<Outcome> {
+impl Outcome {
+    pub fn new(change: Change, result: Result<Option<i32>, Error>) -> Self {
+        Self { change, result, mark: None }
+    }
+}
+
+/// The marks that were left in the data of nodes that are about to move.
+pub type Marks = BTreeMap<i32, Mark>;
+
+/// Makes changes. One that fails costs the others nothing.
+pub fn apply(changes: &[Change], marks: &Marks) -> Vec<Outcome> {
     let mut alone = Vec::new();
     let mut moves = Vec::new();
     let mut adds = Vec::new();
@@ -30,14 +42,9 @@ pub fn apply(changes: &[Change]) -> Vec<Outcome> {
             _ => alone.push(vec![change]),
         }
     }
-    let mut outcomes: Vec<Outcome> =
-        alone.into_iter().chain(moves).flat_map(|group| make(&group)).collect();
-    let has_stale_address = outcomes.iter().any(|Outcome { change, result }| {
-        matches!(change, Change::SetCoordinatorHost { .. }) && result.is_err()
-    });
-    if !has_stale_address {
-        outcomes.extend(adds.chunks(BATCH).flat_map(make));
-    }
+    let groups = alone.into_iter().chain(moves);
+    let mut outcomes: Vec<Outcome> = groups.flat_map(|group| make(&group, marks)).collect();
+    outcomes.extend(adds.chunks(BATCH).flat_map(|adds| make(adds, marks)));
     outcomes
 }
 
@@ -65,16 +72,16 @@ fn follows(one: &Change, other: &Change) -> bool {
 
 /// Makes changes in one transaction, which for adds is several times as fast as one each. Where that
 /// fails, each gets its own: a failed call of Citus cannot be caught inside a transaction.
-fn make(changes: &[&Change]) -> Vec<Outcome> {
+fn make(changes: &[&Change], marks: &Marks) -> Vec<Outcome> {
     let result = transact(|| {
         park(changes)?;
-        changes.iter().map(|change| call(change)).collect::<Result<Vec<_>, Error>>()
+        changes.iter().map(|change| call(change, marks)).collect::<Result<Vec<_>, Error>>()
     });
-    let outcome = |change: &&Change, result| Outcome { change: (*change).clone(), result };
+    let outcome = |change: &&Change, result| Outcome::new((*change).clone(), result);
     match result {
         Ok(ids) => changes.iter().zip(ids).map(|(change, id)| outcome(change, Ok(id))).collect(),
         Err(error) if changes.len() > 1 && !concerns_all(&error, changes) => {
-            changes.chunks(1).flat_map(make).collect()
+            changes.chunks(1).flat_map(|change| make(change, marks)).collect()
         }
         Err(error) => {
             let message = error.to_string();
@@ -106,7 +113,7 @@ fn park(changes: &[&Change]) -> Result<(), Error> {
     Ok(())
 }
 
-fn call(change: &Change) -> Result<Option<i32>, Error> {
+fn call(change: &Change, marks: &Marks) -> Result<Option<i32>, Error> {
     match change {
         Change::SetCoordinatorHost { nodename, nodeport } => {
             run("SELECT pg_catalog.citus_set_coordinator_host($1, $2)", nodename, *nodeport)?;
@@ -121,12 +128,12 @@ fn call(change: &Change) -> Result<Option<i32>, Error> {
                 .ok_or_else(|| Error::Internal("citus_add_node returned no node id".into()))?;
             // Node ids start again where Citus has been created anew.
             identities::forget(nodeid)?;
-            identities::record(nodeid, *lineage)?;
+            identities::record(nodeid, lineage, None, 0)?;
             Ok(Some(nodeid))
         }
-        Change::UpdateAddress { nodeid, nodename, nodeport, lineage, .. } => {
+        Change::UpdateAddress { nodeid, nodename, nodeport, lineage, lacks, .. } => {
             update_node(*nodeid, nodename, *nodeport)?;
-            identities::record(*nodeid, *lineage)?;
+            identities::record(*nodeid, lineage, marks.get(nodeid), *lacks)?;
             Ok(Some(*nodeid))
         }
         Change::Reactivate { nodeid, nodename, nodeport } => {
@@ -149,6 +156,11 @@ fn call(change: &Change) -> Result<Option<i32>, Error> {
             Spi::run("SELECT pg_catalog.citus_rebalance_start()")?;
             identities::set_rebalanced()?;
             Ok(None)
+        }
+        Change::Mark { nodeid, .. } => {
+            let mark = marks.get(nodeid);
+            mark.map_or(Ok(()), |mark| identities::set_mark(*nodeid, mark))?;
+            Ok(Some(*nodeid))
         }
         Change::Clean { .. } => {
             Err(Error::Internal("a removed server is not cleaned by Citus".into()))

@@ -101,6 +101,13 @@ fn fleet(snapshot: &Value) -> Value {
     if controller != Condition::Green {
         symptoms.push(json!({ "status": controller, "reason": "the controller has finished no cycle for a minute" }));
     }
+    if snapshot["status"]["disputed"] == true {
+        worst = Condition::Red;
+        let complaint = &snapshot["status"]["coordinator_host"];
+        symptoms.push(json!({
+            "status": worst, "reason": complaint["reason"], "remedy": complaint["remedy"],
+        }));
+    }
     for worker in workers {
         let Ok(state) = serde_json::from_value::<State>(worker["state"].clone()) else {
             continue;
@@ -110,7 +117,7 @@ fn fleet(snapshot: &Value) -> Value {
         if status != Condition::Green {
             symptoms.push(json!({
                 "status": status, "nodename": worker["nodename"], "nodeport": worker["nodeport"],
-                "state": state, "reason": worker["reason"], "remedy": worker["remedy"],
+                "state": state, "code": worker["code"], "reason": worker["reason"], "remedy": worker["remedy"],
             }));
         }
     }

@@ -36,7 +36,7 @@ pub async fn visit(
         .parameters(name, endpoint, nodeid)
         .map_err(|message| failure(LoginFailureKind::Other, &message))?;
     let ours = format!(
-        "-c statement_timeout={} -c client_connection_check_interval=200",
+        "-c statement_timeout={} -c client_connection_check_interval=200 -c idle_session_timeout=0",
         bounds.deadline.as_millis()
     );
     match parameters.iter_mut().rev().find(|(key, _)| key == "options") {

@@ -24,11 +24,7 @@ pub struct Crowd<'a, T> {
 
 impl<'a, T> Crowd<'a, T> {
     pub fn new() -> Result<Self, Error> {
-        // One thread, this one: PostgreSQL's signal handlers must not run on another.
-        let runtime = Builder::new_current_thread().enable_all().build();
-        let runtime =
-            runtime.map_err(|error| Error::Internal(format!("no async runtime: {error}")))?;
-        Ok(Self { underway: FuturesUnordered::new(), answers: Vec::new(), runtime })
+        Ok(Self { underway: FuturesUnordered::new(), answers: Vec::new(), runtime: runtime()? })
     }
 
     /// Adds a conversation, which goes on whenever somebody waits.
@@ -74,6 +70,26 @@ impl<'a, T> Crowd<'a, T> {
     pub fn perform<O>(&self, work: impl Future<Output = O>) -> Option<O> {
         run(&self.runtime, signals::interrupted, work)
     }
+}
+
+/// Does something that talks to servers in a session, and raises a cancel or an end of the process within
+/// 50 ms. The work bounds its own time.
+pub fn in_session<O>(work: impl Future<Output = O>) -> Result<O, Error> {
+    let runtime = runtime()?;
+    let mut work = std::pin::pin!(work);
+    loop {
+        if let Some(done) = run(&runtime, signals::interrupt_pending, work.as_mut()) {
+            return Ok(done);
+        }
+        // Outside the runtime: an ERROR unwinds from here, and closes every connection.
+        pgrx::check_for_interrupts!();
+    }
+}
+
+fn runtime() -> Result<Runtime, Error> {
+    // One thread, this one: PostgreSQL's signal handlers must not run on another.
+    let runtime = Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| Error::Internal(format!("no async runtime: {error}")))
 }
 
 /// Runs `work` until it is done or `stop` says so.

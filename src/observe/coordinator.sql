@@ -15,6 +15,10 @@ SELECT pg_catalog.json_build_object(
   'identities', COALESCE(
     (SELECT pg_catalog.json_object_agg(i.nodeid, pg_catalog.json_build_object(
        'system_identifier', i.system_identifier, 'timeline', i.timeline,
+       'history', i.history, 'position', i.position,
+       'mark', CASE WHEN i.mark IS NOT NULL THEN
+         pg_catalog.json_build_object('id', i.mark, 'position', i.mark_position) END,
+       'lost_wal', i.lost_wal, 'rival', i.rival,
        'disabled_by_fleet', i.disabled_by_fleet,
        'recorded_for', GREATEST(0, EXTRACT(epoch FROM
           pg_catalog.now() OPERATOR(pg_catalog.-) i.recorded_at)::pg_catalog.int8)))

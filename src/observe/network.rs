@@ -10,7 +10,8 @@ use crate::net::crowd::Crowd;
 use crate::net::dns::{Dns, Resolvers};
 use decide::configuration::names::HostName;
 use decide::configuration::policy::{NameOrigin, Policy};
-use decide::membership::coordinator::DistNode;
+use decide::login::LoginFailureKind;
+use decide::membership::coordinator::{DistNode, OwnAddress};
 use decide::membership::discovery::{DnsFailure, SourceAnswer};
 use decide::membership::endpoint::{Naming, ProbeResult};
 use futures_util::future::join_all;
@@ -25,8 +26,8 @@ pub struct Names {
     pub sources: Vec<SourceAnswer>,
     /// Where the names of registered workers lead; those whose lookup failed are left out.
     pub nodes: BTreeMap<i32, Vec<IpAddr>>,
-    /// Where the coordinator's own address leads; nowhere where the lookup failed.
-    pub own: Vec<SocketAddr>,
+    /// Where the coordinator's own addresses lead.
+    pub own: Vec<OwnAddress>,
 }
 
 /// The answer of one endpoint.
@@ -36,8 +37,20 @@ pub struct Answered {
     /// When the probe was begun: whatever the server said was true no later than at its answer.
     pub asked: Instant,
     pub round_trip: Duration,
+    /// What it had.
+    deadline: Duration,
     /// The outcome of asking for its name, where that was wanted.
     pub naming: Option<Option<Naming>>,
+}
+
+impl Answered {
+    /// Whether its time was over because this process did something else meanwhile.
+    pub fn is_unheard(&self) -> bool {
+        const LATE: Duration = Duration::from_millis(200);
+        let is_timeout =
+            self.result.as_ref().is_err_and(|failure| failure.kind == LoginFailureKind::Timeout);
+        is_timeout && self.round_trip > self.deadline + LATE
+    }
 }
 
 /// The probes that have not come back yet, and whatever else the controller asks the network.
@@ -58,7 +71,7 @@ impl Network {
         policy: &Policy,
         resolvers: &Resolvers,
         nodes: &[&DistNode],
-        own: Option<(&str, u16)>,
+        own: &[(&str, u16)],
     ) -> Option<Names> {
         self.crowd.perform(async {
             let sources = async {
@@ -77,14 +90,18 @@ impl Network {
                     .iter()
                     .map(async |row| Some((row.nodeid, locate(&row.nodename, system).await?))),
             );
-            let own = async {
-                let (name, port) = own?;
-                let addresses = locate(name, system).await?;
-                Some(addresses.into_iter().map(|ip| SocketAddr::new(ip, port)).collect())
-            };
+            let own = join_all(own.iter().map(async |(name, nodeport)| {
+                let addresses = locate(name, system).await.unwrap_or_default();
+                let endpoints = addresses.into_iter().map(|ip| SocketAddr::new(ip, *nodeport));
+                OwnAddress {
+                    nodename: (*name).to_owned(),
+                    nodeport: *nodeport,
+                    endpoints: endpoints.collect(),
+                }
+            }));
             let (sources, rows, own) = futures_util::join!(sources, rows, own);
             let nodes = rows.into_iter().flatten().collect();
-            Names { sources, nodes, own: own.unwrap_or_default() }
+            Names { sources, nodes, own }
         })
     }
 
@@ -114,7 +131,8 @@ impl Network {
             }
             let started = Instant::now();
             let result = prober.ask(&visit).await;
-            Answered { at, result, asked: started, round_trip: started.elapsed(), naming }
+            let (round_trip, deadline) = (started.elapsed(), prober.deadline);
+            Answered { at, result, asked: started, round_trip, deadline, naming }
         });
     }
 

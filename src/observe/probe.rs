@@ -9,6 +9,7 @@ use crate::settings::Settings;
 use decide::login::{LoginFailure, LoginFailureKind};
 use decide::membership::coordinator::Coordinator;
 use decide::membership::endpoint::ProbeResult;
+use decide::membership::lineage::Lsn;
 use decide::membership::server::{ExtensionState, Membership, Server};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -23,6 +24,10 @@ pub struct Prober {
     versions: String,
     distributed_tables: String,
 }
+
+/// The newest marks: the one that is looked for is among them, or is not there.
+const MARKS: &str = "SELECT COALESCE(pg_catalog.json_agg(m.mark), '[]')::pg_catalog.text FROM (
+    SELECT k.mark FROM fleet.marks k ORDER BY k.position DESC LIMIT 32) m";
 
 /// A probe that is to be made.
 #[derive(Clone, Debug)]
@@ -84,10 +89,17 @@ impl Prober {
             }
             None => None,
         };
+        let marks = match facts.has_marks {
+            true => Some(parse(&login.value(MARKS, &[]).await?)?),
+            false => None,
+        };
         Ok(Server {
             system_identifier: facts.system_identifier,
             started_us: facts.started_us,
             timeline: facts.timeline,
+            history: facts.history.and_then(|history| history.parse().ok()),
+            position: facts.position.unwrap_or_default(),
+            marks,
             in_recovery: facts.in_recovery,
             version_num: facts.version_num,
             max_prepared_transactions: facts.max_prepared_transactions,
@@ -107,6 +119,9 @@ struct ServerFacts {
     system_identifier: i64,
     started_us: i64,
     timeline: i32,
+    history: Option<String>,
+    position: Option<Lsn>,
+    has_marks: bool,
     in_recovery: bool,
     version_num: u32,
     max_prepared_transactions: u32,

@@ -2,5 +2,15 @@
 SELECT pg_catalog.json_build_object(
   'group_id', (SELECT g.groupid FROM pg_catalog.pg_dist_local_group g LIMIT 1),
   'nodes', (SELECT pg_catalog.count(*) FROM pg_catalog.pg_dist_node),
+  'coordinator', (
+    SELECT pg_catalog.min(d.nodename OPERATOR(pg_catalog.||) ':' OPERATOR(pg_catalog.||) d.nodeport::pg_catalog.text)
+    FROM pg_catalog.pg_dist_node d
+    WHERE d.groupid OPERATOR(pg_catalog.=) 0
+      AND d.noderole::pg_catalog.text OPERATOR(pg_catalog.=) 'primary'),
+  'nodeid', (
+    SELECT pg_catalog.min(d.nodeid)
+    FROM pg_catalog.pg_dist_node d JOIN pg_catalog.pg_dist_local_group g
+      ON g.groupid OPERATOR(pg_catalog.=) d.groupid
+    WHERE d.noderole::pg_catalog.text OPERATOR(pg_catalog.=) 'primary'),
   'distributed_tables', (SELECT pg_catalog.count(*) FROM pg_catalog.pg_dist_partition)
 )::pg_catalog.text

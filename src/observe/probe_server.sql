@@ -11,6 +11,27 @@ SELECT pg_catalog.json_build_object(
     ('x' OPERATOR(pg_catalog.||) pg_catalog.substr(
        pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8))::pg_catalog.bit(32)::pg_catalog.int4
     ELSE 0 END,
+  -- Timeline 1 has no history file. One that is missing leaves the history unknown.
+  'history', CASE
+    WHEN pg_catalog.pg_is_in_recovery() THEN NULL
+    WHEN pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8)
+         OPERATOR(pg_catalog.=) '00000001' THEN ''
+    ELSE pg_catalog.pg_read_file('pg_wal/' OPERATOR(pg_catalog.||)
+      pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8)
+      OPERATOR(pg_catalog.||) '.history', 0, 65536, true) END,
+  'position', CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()
+              ELSE pg_catalog.pg_current_wal_flush_lsn() END,
+  -- Whoever owns the database could plant a view of that name: only the extension's own table is read.
+  'has_marks', EXISTS (
+    SELECT FROM pg_catalog.pg_depend d
+    JOIN pg_catalog.pg_extension e ON e.oid OPERATOR(pg_catalog.=) d.refobjid
+    JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) d.objid
+    JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+    WHERE d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass
+      AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass
+      AND d.deptype OPERATOR(pg_catalog.=) 'e' AND e.extname OPERATOR(pg_catalog.=) 'citus_fleet'
+      AND n.nspname OPERATOR(pg_catalog.=) 'fleet' AND c.relname OPERATOR(pg_catalog.=) 'marks'
+      AND c.relkind OPERATOR(pg_catalog.=) 'r'),
   'version_num', pg_catalog.current_setting('server_version_num')::pg_catalog.int4,
   'max_prepared_transactions', pg_catalog.current_setting('max_prepared_transactions')::pg_catalog.int4,
   'extensions', (

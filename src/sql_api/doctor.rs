@@ -9,10 +9,12 @@ use crate::error::Error;
 use crate::http::gate;
 use crate::session::snapshot_json;
 use crate::settings;
+use decide::condition::{Condition, of_controller};
 use decide::configuration::doctor::{self, Advice, CitusSettings, Configuration, HttpFacts, Token};
 use decide::configuration::networks::Networks;
 use pgrx::pg_sys;
 use serde::Deserialize;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Runs the checks of `fleet.doctor()`.
 pub fn examine() -> Result<Vec<Advice>, Error> {
@@ -29,6 +31,8 @@ struct Seen {
 #[derive(Default, Deserialize)]
 struct SeenStatus {
     errors: Vec<String>,
+    dns_complaints: Vec<String>,
+    last_cycle: Option<f64>,
     coordinator_host: Option<Complaint>,
     empty_sources: Vec<String>,
 }
@@ -78,9 +82,21 @@ fn facts() -> Result<Configuration, Error> {
             .filter(|worker| worker.nodeid.is_some() && worker.server_version.is_some())
             .map(|w| (format!("{}:{}", w.nodename, w.nodeport), w.citus_version, w.vector_version))
             .collect(),
-        dns: seen.status.errors,
+        failures: {
+            let is_dns = |error: &&String| seen.status.dns_complaints.contains(error);
+            seen.status.errors.iter().filter(|error| !is_dns(error)).cloned().collect()
+        },
+        stalled_for: seen.status.last_cycle.and_then(stalled_for),
+        dns: seen.status.dns_complaints,
         unresolved_sources: seen.status.empty_sources,
     })
+}
+
+/// How long the controller has finished no cycle, where that is too long.
+fn stalled_for(last_cycle: f64) -> Option<u64> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+    let age = now - last_cycle;
+    (of_controller(Some(age)) == Condition::Red).then_some(age as u64)
 }
 
 /// Why there is no controller for this database, if there is none.

@@ -2,6 +2,7 @@
 //! Must not change the cluster by itself: a session asks the controller, which does. The functions of
 //! vector-shard health ask the nodes themselves, and change nothing.
 
+mod acceptance;
 mod doctor;
 pub mod recall;
 mod removal;
@@ -67,8 +68,10 @@ pub mod pg_catalog {
 #[pg_schema]
 pub mod fleet {
     use super::{
-        Error, doctor, metrics_text, removal, set_paused, snapshot_json, status_json, vector,
+        Error, acceptance, doctor, metrics_text, removal, set_paused, snapshot_json, status_json,
+        vector,
     };
+    use decide::membership::situations::described;
     use pgrx::prelude::*;
     use pgrx::{Json, JsonB};
 
@@ -83,6 +86,33 @@ pub mod fleet {
     #[pg_extern(volatile, parallel_unsafe)]
     pub fn status() -> JsonB {
         JsonB(status_json().unwrap_or_else(|error: Error| error.raise()))
+    }
+
+    /// Every situation that `fleet.workers` can show by its code, as docs/states.md lists them: the state,
+    /// whether it takes an operator to end it, and what reason, cause and remedy say, with the names of what
+    /// is filled in in braces.
+    #[pg_extern(immutable, parallel_safe)]
+    pub fn situations() -> TableIterator<
+        'static,
+        (
+            name!(code, String),
+            name!(state, String),
+            name!(needs_hands, bool),
+            name!(reason, String),
+            name!(cause, String),
+            name!(remedy, Option<String>),
+        ),
+    > {
+        TableIterator::new(described().map(|it| {
+            (
+                it.code.to_owned(),
+                it.state.to_string(),
+                it.needs_hands,
+                it.reason.to_owned(),
+                it.cause.to_owned(),
+                it.remedy.map(str::to_owned),
+            )
+        }))
     }
 
     /// The configuration of this node and of the cluster, check by check: `ok`, `warning` or `error`.
@@ -182,6 +212,25 @@ pub mod fleet {
     #[pg_extern(volatile, parallel_unsafe)]
     pub fn enroll_worker(nodename: &str, nodeport: i32) {
         removal::enroll(nodename, nodeport).unwrap_or_else(|error: Error| error.raise());
+    }
+
+    /// From now on the server that answers for this node is its server: after pg_upgrade, a restore, or a
+    /// promotion that lost rows. Ends a conflict between servers with the node's identity, also one that
+    /// is remembered, and accepts what is missing.
+    ///
+    /// `nodename` and `nodeport` are those of the node in `pg_dist_node`, or of one server that
+    /// `fleet.workers` shows. The server is found where the node's row leads, or among the candidates, and
+    /// has to be a running primary of the node's group, of the coordinator's major version, in its database,
+    /// and to have the node's shards; with `force`, those that it lacks are named and accepted. Its identity
+    /// and history are recorded and a mark is left in its data; where it is not at the node's address, the
+    /// row follows as soon as nobody answers there as this worker. No data is moved or changed.
+    ///
+    /// Errors: 42501 unless superuser; 42704 where there is no such node; 55000 where no server, or more
+    /// than one, answers for it, or one of another major version, or one that lacks shards (named in the
+    /// DETAIL).
+    #[pg_extern(volatile, parallel_unsafe)]
+    pub fn accept_server(nodename: &str, nodeport: i32, force: default!(bool, false)) {
+        acceptance::accept(nodename, nodeport, force).unwrap_or_else(|error: Error| error.raise());
     }
 
     /// Lets changes happen again.

@@ -5,7 +5,7 @@ use crate::apply::removal::{self, Held};
 use crate::backend::locks;
 use crate::error::Error;
 use crate::session::{
-    autoregister, require_coordinator, require_superuser, snapshot_json,
+    autoregister, require_coordinator, require_superuser, require_undisputed, snapshot_json,
     wake_controller_after_commit,
 };
 use pgrx::prelude::*;
@@ -24,6 +24,7 @@ pub fn remove(nodename: &str, nodeport: i32, transfer: Option<&str>) -> Result<(
         return Err(Error::JobRunning);
     }
     let mut look = look_again(node.nodeid)?;
+    require_undisputed()?;
     if let Some(mode) = transfer {
         look.require_itself(&name)?;
         if !removal::held(node.groupid)?.is_empty() {

@@ -7,9 +7,11 @@ use crate::observe::network::{Answered, Names};
 use crate::settings::Settings;
 use decide::membership::candidate::Candidate;
 use decide::membership::change::{Change, ChangeFailure, Subject};
-use decide::membership::coordinator::{Coordinator, DistNode, Removed};
+use decide::membership::coordinator::{Coordinator, DistNode, OwnAddress, Removed};
 use decide::membership::discovery::Discovery;
 use decide::membership::endpoint::{Endpoint, Probe};
+use decide::membership::evidence::bar;
+use decide::membership::lineage::{Lsn, Mark};
 use decide::membership::observation::Now;
 use decide::membership::plan::Worker;
 use decide::membership::schedule::{self, Pace};
@@ -27,8 +29,8 @@ pub struct Memory {
     pub candidates: Vec<Candidate>,
     pub endpoints: BTreeMap<SocketAddr, Endpoint>,
     pub node_addresses: BTreeMap<i32, Vec<IpAddr>>,
-    /// Where the coordinator's own address led in this cycle.
-    pub own_endpoints: Vec<SocketAddr>,
+    /// Where the coordinator's own addresses led in this cycle.
+    pub own: Vec<OwnAddress>,
     pub unnamed_since: BTreeMap<i32, Duration>,
     pub failures: BTreeMap<Subject, ChangeFailure>,
     /// By name and port.
@@ -40,6 +42,18 @@ pub struct Memory {
     pub cycles: u64,
     expired_at: Option<Duration>,
     distributed_tables: Vec<String>,
+    /// The coordinator's own row, and since when it is so.
+    own_row: (Option<(String, u16)>, Duration),
+    /// How far the server of each worker was last seen to have come, and which instance it was.
+    seen: BTreeMap<i32, Seen>,
+}
+
+struct Seen {
+    /// What was recorded of the worker by then: a position says nothing of another record.
+    timeline: i32,
+    mark: Option<Mark>,
+    started_us: i64,
+    position: Lsn,
 }
 
 impl Memory {
@@ -50,7 +64,9 @@ impl Memory {
             candidates: Vec::new(),
             endpoints: BTreeMap::new(),
             node_addresses: BTreeMap::new(),
-            own_endpoints: Vec::new(),
+            own: Vec::new(),
+            own_row: (None, Duration::ZERO),
+            seen: BTreeMap::new(),
             unnamed_since: BTreeMap::new(),
             failures: BTreeMap::new(),
             standings,
@@ -81,6 +97,10 @@ impl Memory {
             let addresses = self.node_addresses.remove(&nodeid).unwrap_or_default();
             self.forget(|endpoint| addresses.contains(&endpoint.ip()));
         }
+        let own = coordinator.own_row().map(|own| (own.nodename.clone(), own.nodeport));
+        if self.own_row.0 != own {
+            self.own_row = (own, self.now().monotonic);
+        }
         // Candidates were asked for relations of the names that were known then.
         let tables = coordinator.citus.as_ref().map_or(&[][..], |citus| &citus.distributed_tables);
         if self.distributed_tables != tables {
@@ -90,6 +110,53 @@ impl Memory {
             self.forget(|endpoint| !registered.contains(endpoint));
         }
         self.unnamed_since.retain(|nodeid, _| rows.contains(nodeid));
+        self.seen.retain(|nodeid, _| rows.contains(nodeid));
+    }
+
+    /// Since when the coordinator's own row is what it is: workers knew another one before.
+    pub fn own_row_since(&self) -> Duration {
+        self.own_row.1
+    }
+
+    /// Adds to what is recorded of the workers what has been seen of them since.
+    pub fn recollect(&self, coordinator: &mut Coordinator) {
+        for (nodeid, known) in &mut coordinator.identities {
+            let seen = self.seen.get(nodeid);
+            let is_it = |seen: &&Seen| {
+                seen.timeline == known.record.timeline && seen.mark == known.record.mark
+            };
+            if let Some(seen) = seen.filter(is_it) {
+                known.record.position = known.record.position.max(Some(seen.position));
+                known.record.started_us = Some(seen.started_us);
+            }
+        }
+    }
+
+    /// Takes in how far the workers in order have come.
+    pub fn learn_positions(&mut self, workers: &[Worker], coordinator: &Coordinator) {
+        let in_order = |it: &&Worker| matches!(it.state, State::Active | State::Removing);
+        for worker in workers.iter().filter(in_order) {
+            let server = worker.endpoint.and_then(|at| self.endpoints.get(&at)?.server());
+            let known =
+                worker.nodeid.and_then(|nodeid| coordinator.identities.get_key_value(&nodeid));
+            if let (Some((nodeid, known)), Some(server)) = (known, server) {
+                let (timeline, mark) = (known.record.timeline, known.record.mark.clone());
+                let (started_us, position) = (server.started_us, server.position);
+                self.seen.insert(*nodeid, Seen { timeline, mark, started_us, position });
+            }
+        }
+    }
+
+    /// Workers that have come so much further than is recorded that it is worth a write.
+    pub fn advanced(&self, recorded: &BTreeMap<i32, Option<Lsn>>) -> Vec<(i32, Lsn)> {
+        const WORTH: u64 = 1 << 20;
+        let is_far = |nodeid: &i32, position: Lsn| {
+            recorded
+                .get(nodeid)
+                .is_some_and(|known| known.is_none_or(|known| position.since(known) >= WORTH))
+        };
+        let seen = self.seen.iter().map(|(nodeid, seen)| (*nodeid, seen.position));
+        seen.filter(|(nodeid, position)| is_far(nodeid, *position)).collect()
     }
 
     /// Forgets what endpoints have said, and what they are still about to say.
@@ -107,23 +174,23 @@ impl Memory {
             *self.dns_errors.entry(complaint.failure.as_str()).or_default() += 1;
         }
         self.candidates = self.discovery.candidates();
-        self.own_endpoints = names.own;
+        self.own = names.own;
         for row in coordinator.worker_rows() {
             let Some(addresses) = names.nodes.get(&row.nodeid) else {
                 continue;
             };
-            let is_new = self.node_addresses.insert(row.nodeid, addresses.clone()).is_none();
-            if is_new {
-                self.forget(|endpoint| leads_to(row, addresses, endpoint));
-            }
+            self.lead(row.nodeid, row.nodeport, addresses.clone());
         }
+        // What may not be connected to is not asked, and so is nothing to hurry for.
+        let is_allowed = |it: &&Candidate| bar(it, coordinator, &settings.policy).is_none();
         let known: BTreeSet<SocketAddr> = self
             .candidates
             .iter()
+            .filter(is_allowed)
             .map(|candidate| candidate.endpoint)
             .chain(coordinator.worker_rows().flat_map(|row| self.endpoints_of(row)))
             .chain(coordinator.removed.iter().filter_map(Removed::endpoint_to_clean))
-            .chain(self.own_endpoints.iter().copied())
+            .chain(self.own.iter().flat_map(|own| own.endpoints.iter().copied()))
             .collect();
         self.endpoints.retain(|endpoint, _| known.contains(endpoint));
         self.failures.retain(|subject, _| match subject {
@@ -131,6 +198,14 @@ impl Memory {
             Subject::Endpoint(endpoint) => known.contains(endpoint),
             Subject::Node(nodeid) => coordinator.worker_rows().any(|row| row.nodeid == *nodeid),
         });
+    }
+
+    /// A row leads there now. Who answers where it begins or ceases to lead was asked other things, as a
+    /// member or as a stranger, and is asked anew.
+    fn lead(&mut self, nodeid: i32, nodeport: u16, addresses: Vec<IpAddr>) {
+        let before = self.node_addresses.insert(nodeid, addresses.clone()).unwrap_or_default();
+        let is_other = |ip: &IpAddr| before.contains(ip) != addresses.contains(ip);
+        self.forget(|at| at.port() == nodeport && is_other(&at.ip()));
     }
 
     /// Where a registered worker's name leads, as far as that is known.
@@ -152,13 +227,18 @@ impl Memory {
                 *self.probe_errors.entry(failure.kind.as_str()).or_default() += 1;
             }
             let probe = self.probe(&answer);
+            // Nobody listened while Citus was called: it may have answered in time.
+            let is_unheard = answer.is_unheard();
             let Some(endpoint) = self.endpoints.get_mut(&answer.at) else {
                 continue;
             };
             if let Some(naming) = answer.naming {
                 (endpoint.naming, endpoint.named_at) = (naming, Some(probe.at));
             }
-            endpoint.learn(probe, wall_us);
+            match is_unheard {
+                true => endpoint.excuse(),
+                false => endpoint.learn(probe, wall_us),
+            }
         }
     }
 
@@ -205,9 +285,8 @@ impl Memory {
                 };
                 // Its row leads there now, and what it said before it was registered is outdated:
                 // it was not in a cluster then.
-                self.node_addresses.extend(nodeid.map(|nodeid| (nodeid, vec![endpoint.ip()])));
-                if matches!(change, Change::Register { .. }) {
-                    self.forget(|at| at == endpoint);
+                if let Some(nodeid) = nodeid {
+                    self.lead(*nodeid, endpoint.port(), vec![endpoint.ip()]);
                 }
                 self.recheck(&[*endpoint]);
             }
@@ -217,8 +296,21 @@ impl Memory {
                     self.failures.get(&subject).map_or(0, |failure| failure.attempts) + 1;
                 let retry_at = now + schedule::change_retry(attempts);
                 let reason = error.to_string();
-                self.failures.insert(subject, ChangeFailure { reason, attempts, retry_at });
+                let what = change.to_string();
+                self.failures.insert(subject, ChangeFailure { what, reason, attempts, retry_at });
             }
+        }
+    }
+
+    /// A server has a mark now, also by what it said before it got it.
+    pub fn learn_mark(&mut self, change: &Change, mark: Option<&Mark>) {
+        let (Change::UpdateAddress { endpoint, .. } | Change::Mark { endpoint, .. }) = change
+        else {
+            return;
+        };
+        let probe = self.endpoints.get_mut(endpoint).and_then(|endpoint| endpoint.probe.as_mut());
+        if let (Some(mark), Some(Probe { result: Ok(server), .. })) = (mark, probe) {
+            server.marks.get_or_insert_default().push(mark.id.clone());
         }
     }
 
@@ -249,7 +341,7 @@ impl Memory {
     }
 
     fn pace(&self, interval: Duration) -> Pace {
-        Pace { interval, endpoints: self.endpoints.len() }
+        Pace::new(interval, self.endpoints.values())
     }
 
     /// Forgets where workers stood that are not listed any more.
@@ -279,8 +371,4 @@ impl Memory {
         let retries = self.failures.values().map(|failure| failure.retry_at);
         self.pace(interval).next_cycle(now, self.endpoints.values(), retries)
     }
-}
-
-fn leads_to(row: &DistNode, addresses: &[IpAddr], endpoint: &SocketAddr) -> bool {
-    row.nodeport == endpoint.port() && addresses.contains(&endpoint.ip())
 }

@@ -8,7 +8,7 @@ use crate::board::Request;
 use crate::board::report::{Complaint, OutcomeWord, Report, ReportRow};
 use crate::settings::Settings;
 use decide::membership::change::{Change, Subject};
-use decide::membership::coordinator::Coordinator;
+use decide::membership::coordinator::{Coordinator, Identity};
 use decide::membership::endpoint::Endpoint;
 use decide::membership::plan::{Plan, Worker};
 use decide::membership::state::State;
@@ -51,10 +51,14 @@ pub struct ControllerStatus {
     pub dns_errors_by_kind: BTreeMap<&'static str, u64>,
     pub probe_errors: u64,
     pub probe_errors_by_kind: BTreeMap<&'static str, u64>,
+    /// What DNS complains of, which is among the errors too.
+    pub dns_complaints: Vec<String>,
     /// What is wrong now, in words.
     pub errors: Vec<String>,
     /// Why workers cannot be told where the coordinator is.
     pub coordinator_host: Option<Complaint>,
+    /// Another server runs at the coordinator's address: there may be two coordinators.
+    pub disputed: bool,
     /// Sources that yield nothing at the moment.
     pub empty_sources: Vec<String>,
     pub workers: BTreeMap<&'static str, usize>,
@@ -66,6 +70,8 @@ pub struct WorkerRow {
     nodename: String,
     nodeport: u16,
     address: Option<std::net::IpAddr>,
+    elsewhere: Vec<std::net::SocketAddr>,
+    lost_wal: Option<u64>,
     nodeid: Option<i32>,
     groupid: Option<i32>,
     state: &'static str,
@@ -91,7 +97,7 @@ fn millis(time: Duration) -> f64 {
 }
 
 impl WorkerRow {
-    fn new(worker: &Worker, memory: &Memory) -> Self {
+    fn new(worker: &Worker, memory: &Memory, identities: &BTreeMap<i32, Identity>) -> Self {
         let endpoint = worker.endpoint.and_then(|at| memory.endpoints.get(&at));
         let server = endpoint.and_then(Endpoint::server);
         let probe = endpoint.and_then(|endpoint| endpoint.probe.as_ref());
@@ -100,6 +106,11 @@ impl WorkerRow {
             nodename: worker.nodename.clone(),
             nodeport: worker.nodeport,
             address: worker.endpoint.map(|endpoint| endpoint.ip()),
+            elsewhere: worker.elsewhere.clone(),
+            lost_wal: worker
+                .nodeid
+                .and_then(|nodeid| identities.get(&nodeid))
+                .map(|known| known.lost_wal),
             nodeid: worker.nodeid,
             groupid: worker.groupid,
             state: worker.state.as_str(),
@@ -136,8 +147,10 @@ impl Snapshot {
                 dns_errors_by_kind: BTreeMap::new(),
                 probe_errors: 0,
                 probe_errors_by_kind: BTreeMap::new(),
+                dns_complaints: Vec::new(),
                 errors: Vec::new(),
                 coordinator_host: None,
+                disputed: false,
                 empty_sources: Vec::new(),
                 workers: BTreeMap::new(),
             },
@@ -159,11 +172,12 @@ impl Snapshot {
             *workers.entry(worker.state.as_str()).or_default() += 1;
         }
         let acts = settings.enabled && !coordinator.paused && coordinator.citus.is_some();
-        let complaints = memory
+        let complaints: Vec<String> = memory
             .discovery
             .complaints
             .iter()
-            .map(|c| format!("source {}: {}: {}", c.source, c.failure, c.message));
+            .map(|c| format!("source {}: {}: {}", c.source, c.failure, c.message))
+            .collect();
         Self {
             status: ControllerStatus {
                 role: if acts { Role::Coordinator } else { Role::Observing },
@@ -178,15 +192,21 @@ impl Snapshot {
                 dns_errors_by_kind: memory.dns_errors.clone(),
                 probe_errors: memory.probe_errors.values().sum(),
                 probe_errors_by_kind: memory.probe_errors.clone(),
-                errors: complaints.chain(errors).collect(),
+                errors: complaints.iter().cloned().chain(errors).collect(),
+                dns_complaints: complaints,
                 coordinator_host: plan
                     .coordinator_host
                     .clone()
                     .map(|verdict| Complaint { reason: verdict.reason, remedy: verdict.remedy }),
+                disputed: plan.is_disputed,
                 empty_sources: memory.discovery.empty.clone(),
                 workers,
             },
-            workers: plan.workers.iter().map(|worker| WorkerRow::new(worker, memory)).collect(),
+            workers: plan
+                .workers
+                .iter()
+                .map(|worker| WorkerRow::new(worker, memory, &coordinator.identities))
+                .collect(),
         }
     }
 }

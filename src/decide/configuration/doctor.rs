@@ -23,6 +23,10 @@ pub struct Configuration {
     pub workers: Vec<(String, Option<String>, Option<String>)>,
     /// What DNS fails at, in words.
     pub dns: Vec<String>,
+    /// Changes of the cluster that failed and are repeated, and what else went wrong.
+    pub failures: Vec<String>,
+    /// For how many seconds the controller has finished no cycle, where that is too long.
+    pub stalled_for: Option<u64>,
     pub unresolved_sources: Vec<String>,
     /// Where metrics are served, if anywhere.
     pub http: Option<HttpFacts>,
@@ -120,6 +124,13 @@ pub fn examine(facts: &Configuration) -> Vec<Advice> {
     findings.extend(versions(facts));
     findings.extend(worker_versions(facts));
     findings.extend(sources(facts));
+    findings.extend(facts.failures.iter().map(|failure| {
+        error(
+            "changes",
+            failure.clone(),
+            "It is tried again by itself; fleet.workers says of each worker what it waits for.",
+        )
+    }));
     findings
 }
 
@@ -162,6 +173,14 @@ fn http(facts: &Configuration) -> Advice {
 
 fn controller(facts: &Configuration) -> Advice {
     match &facts.controller {
+        None if facts.stalled_for.is_some() => error(
+            "controller",
+            format!(
+                "it has finished no cycle for {} s: what fleet.workers shows is that old",
+                facts.stalled_for.unwrap_or_default()
+            ),
+            "See the server log and what its process waits for in pg_stat_activity; SELECT pg_terminate_backend(pid) restarts it.",
+        ),
         None => ok("controller", "it is running"),
         Some(why) => error(
             "controller",
@@ -437,7 +456,7 @@ mod tests {
     #[test]
     fn every_check_can_fail() {
         type Harm = fn(&mut Configuration);
-        let cases: [(&str, Severity, Harm); 19] = [
+        let cases: [(&str, Severity, Harm); 21] = [
             ("shared_preload_libraries", Severity::Error, |f| {
                 f.shared_preload_libraries = "citus".into()
             }),
@@ -475,6 +494,8 @@ mod tests {
             ("extension version", Severity::Warning, |f| f.extensions[0].2 = "14".into()),
             ("version skew", Severity::Error, |f| f.workers[0].1 = Some("13.1-1".into())),
             ("citus_fleet.workers", Severity::Error, |f| f.dns.push("SERVFAIL".into())),
+            ("changes", Severity::Error, |f| f.failures.push("lock timeout".into())),
+            ("controller", Severity::Error, |f| f.stalled_for = Some(61)),
             ("citus_fleet.workers", Severity::Warning, |f| {
                 f.unresolved_sources.push("worker".into())
             }),

@@ -62,6 +62,8 @@ pub struct Policy {
     pub interval: Duration,
     pub absent_after: Duration,
     pub on_absent: OnAbsent,
+    /// More bytes of WAL than this may no promoted server lack and be followed; none: any number.
+    pub max_lost_wal: Option<u64>,
     /// Whether Citus's rebalancer is started for workers that have joined.
     pub rebalance_on_join: bool,
 }

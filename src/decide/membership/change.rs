@@ -1,7 +1,7 @@
 //! Owns what a plan can want done, each a call of one Citus function or one visit to a server.
 //! Must not do any of it.
 
-use super::server::Lineage;
+use super::lineage::{Lineage, Lsn};
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,9 +9,17 @@ use std::time::Duration;
 /// A change that Citus did not accept, and when it may be tried again.
 #[derive(Clone, Debug)]
 pub struct ChangeFailure {
+    /// What was to be done.
+    pub what: String,
     pub reason: String,
     pub attempts: u32,
     pub retry_at: Duration,
+}
+
+impl fmt::Display for ChangeFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "failed, to be repeated: {}: {}", self.what, self.reason)
+    }
 }
 
 /// What the plan wants done, each a call of one Citus function.
@@ -35,6 +43,17 @@ pub enum Change {
         nodeport: u16,
         endpoint: SocketAddr,
         lineage: Lineage,
+        /// How many bytes of WAL that were seen are not on it.
+        lacks: u64,
+        /// Where it was promoted, where it was.
+        switch: Option<Lsn>,
+    },
+    /// A worker has no mark of the coordinator, or was promoted since it got one.
+    Mark {
+        nodeid: i32,
+        nodename: String,
+        endpoint: SocketAddr,
+        system_identifier: i64,
     },
     /// A worker that the fleet has disabled is back.
     Reactivate {
@@ -79,6 +98,7 @@ impl Change {
                 Subject::Endpoint(*endpoint)
             }
             Self::UpdateAddress { nodeid, .. }
+            | Self::Mark { nodeid, .. }
             | Self::Reactivate { nodeid, .. }
             | Self::Disable { nodeid, .. } => Subject::Node(*nodeid),
         }
@@ -96,6 +116,9 @@ impl fmt::Display for Change {
             }
             Self::UpdateAddress { nodeid, from: (name, port), nodename, nodeport, .. } => {
                 write!(f, "move node {nodeid} from {name}:{port} to {nodename}:{nodeport}")
+            }
+            Self::Mark { nodeid, endpoint, .. } => {
+                write!(f, "mark the data of node {nodeid} at {endpoint}")
             }
             Self::Reactivate { nodeid, nodename, nodeport } => {
                 write!(f, "reactivate node {nodeid}, {nodename}:{nodeport}")

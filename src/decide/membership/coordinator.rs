@@ -2,9 +2,10 @@
 //! recorded of the servers behind them.
 //! Must not know what anybody answers.
 
-use super::server::Server;
+use super::lineage::Record;
 use serde::Deserialize;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 /// A row of `pg_dist_node`.
@@ -88,15 +89,19 @@ impl Removed {
 }
 
 /// What `fleet.identities` keeps of a registered worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Identity {
-    pub system_identifier: i64,
-    /// The highest timeline it was seen at: whoever is below was left behind by a promotion.
-    pub timeline: i32,
+    #[serde(flatten)]
+    pub record: Record,
     /// The fleet disabled it, as `citus_fleet.on_absent` asked for; an operator did not.
     pub disabled_by_fleet: bool,
     /// Seconds since it was recorded.
     pub recorded_for: u64,
+    /// Another server that was seen running as this worker while its own did, and where: only an
+    /// operator can tell which of them has the rows.
+    pub rival: Option<String>,
+    /// Bytes of WAL that the server which was followed last did not have, and nobody has accepted yet.
+    pub lost_wal: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -127,12 +132,17 @@ impl Coordinator {
     }
 }
 
-impl Identity {
-    /// Whether `server` has this identity, but writes a timeline that a promotion has ended: what
-    /// was written since is not there.
-    pub fn has_left_behind(&self, server: &Server) -> bool {
-        self.system_identifier == server.system_identifier
-            && !server.in_recovery
-            && server.timeline < self.timeline
+/// A name of the coordinator, and where it leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnAddress {
+    pub nodename: String,
+    pub nodeport: u16,
+    /// None where DNS has failed, or says that it leads nowhere.
+    pub endpoints: Vec<SocketAddr>,
+}
+
+impl fmt::Display for OwnAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.nodename, self.nodeport)
     }
 }

@@ -40,6 +40,15 @@ pub struct Probe {
     pub result: ProbeResult,
 }
 
+/// A server that was seen as a primary, and since when. One that is a primary at two moments, started
+/// once, has been one all the time in between.
+#[derive(Clone, Copy, Debug)]
+struct Primary {
+    system_identifier: i64,
+    started_us: i64,
+    since: Duration,
+}
+
 /// A name that Citus could reach an endpoint by, and all that the system's resolver gives for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Naming {
@@ -61,6 +70,7 @@ pub struct Endpoint {
     not_before: Duration,
     wanted: bool,
     sought: Option<Duration>,
+    primary: Option<Primary>,
     pub probe: Option<Probe>,
     /// When it last let us in, on the wall clock.
     pub last_seen_us: Option<i64>,
@@ -104,6 +114,9 @@ impl Endpoint {
         }
         self.wanted = false;
         let at = probe.at;
+        if let Ok(server) = &probe.result {
+            self.primary = self.as_primary(server, at + probe.round_trip);
+        }
         let (phase, since) = self.after(&probe);
         if !self.fails_like(&probe.result) {
             self.alike_since = at;
@@ -113,6 +126,26 @@ impl Endpoint {
             self.last_seen_us = Some(wall_us);
         }
         self.probe = Some(probe);
+    }
+
+    fn as_primary(&self, server: &Server, answered_at: Duration) -> Option<Primary> {
+        let Server { system_identifier, started_us, .. } = *server;
+        let is_it = |known: &Primary| {
+            (known.system_identifier, known.started_us) == (system_identifier, started_us)
+        };
+        let known = self.primary.filter(is_it);
+        let since = known.map_or(answered_at, |known| known.since);
+        (!server.in_recovery).then_some(Primary { system_identifier, started_us, since })
+    }
+
+    /// Since when the server that answered last is known to be a primary, if it is one.
+    pub fn primary_since(&self) -> Option<Duration> {
+        self.server().filter(|server| !server.in_recovery).and(self.primary).map(|it| it.since)
+    }
+
+    /// The question is not answered, and nobody is to blame: it is to be asked again.
+    pub fn excuse(&mut self) {
+        self.asked = None;
     }
 
     /// Where an answer leads to.

@@ -5,6 +5,7 @@
 use super::candidate::Candidate;
 use super::coordinator::{Coordinator, DistNode, Identity, Removed};
 use super::endpoint::Endpoint;
+use super::lineage::{Descent, Record};
 use super::observation::Hold;
 use super::server::{Membership, Server};
 use super::state::State;
@@ -53,6 +54,8 @@ pub enum Twin {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Hindrance {
     NoCitus,
+    /// It has neither a row of its own nor `citus_fleet.coordinator_host`.
+    NoOwnAddress,
     /// The coordinator is registered as `localhost`.
     OnLocalhost,
     /// A worker keeps Citus from adding any other, and how it does.
@@ -78,6 +81,13 @@ pub enum Hindrance {
     },
 }
 
+impl Hindrance {
+    /// Whether this server may not be the coordinator, so that nothing at all may be changed.
+    pub fn is_about_the_coordinator(&self) -> bool {
+        matches!(self, Self::NoOwnAddress | Self::OwnElsewhere { .. } | Self::OwnUnchecked)
+    }
+}
+
 /// A row of `pg_dist_node`, and what answers where it leads.
 pub struct AtHome<'a> {
     pub row: &'a DistNode,
@@ -91,6 +101,10 @@ pub struct AtHome<'a> {
     pub failure: Option<LoginFailure>,
     /// How long no source has named it, where that is long enough.
     pub unnamed_for: Option<Duration>,
+    /// What its metadata should call the coordinator, `name:port`; none where it may not know yet.
+    pub coordinator: Option<String>,
+    /// `citus_fleet.max_lost_wal`.
+    pub max_lost_wal: Option<u64>,
 }
 
 /// A registered worker.
@@ -99,12 +113,12 @@ pub struct Member<'a> {
     pub at_home: &'a Verdict,
     /// The server at home is the one that was recorded, and in order.
     pub is_well: bool,
-    pub disabled_by_fleet: bool,
-    /// Its identity is recorded, and DNS has said where its name leads.
-    pub is_known: bool,
     /// Unknown, too, where its row is to follow nobody.
     pub whereabouts: Whereabouts<'a>,
-    pub system_identifier: i64,
+    /// Who it is, where that is recorded and DNS has said where its name leads.
+    pub identity: Option<&'a Identity>,
+    /// `citus_fleet.max_lost_wal`.
+    pub max_lost_wal: Option<u64>,
     /// `citus_fleet.on_absent` is `disable`.
     pub is_disabled_when_absent: bool,
 }
@@ -151,11 +165,14 @@ impl<'a> Newcomer<'a> {
         self.server().is_some_and(|it| it.system_identifier == self.coordinator.system_identifier)
     }
 
-    /// The worker that a promotion has made another server, and left this one behind.
-    pub fn left_behind(&self) -> Option<(&'a Server, &'a Identity)> {
-        let server = self.server()?;
-        let mut known = self.coordinator.identities.values();
-        Some((server, known.find(|known| known.has_left_behind(server))?))
+    /// The registered worker that it has the system identifier of, and how it stands to what was recorded.
+    pub fn kin(&self) -> Option<(&'a Server, &'a DistNode, &'a Record, Descent)> {
+        let server = self.server().filter(|server| !server.in_recovery && self.bar.is_none())?;
+        let is_it = |known: &Identity| known.record.system_identifier == server.system_identifier;
+        let mut known = self.coordinator.identities.iter();
+        let (nodeid, known) = known.find(|(_, known)| is_it(known))?;
+        let row = self.coordinator.nodes().iter().find(|row| row.nodeid == *nodeid)?;
+        Some((server, row, &known.record, known.record.descent(&server.lineage())))
     }
 
     /// The record of its removal.
@@ -188,7 +205,29 @@ impl AtHome<'_> {
     /// The server there, where it is not the one that was recorded.
     pub fn stranger(&self) -> Option<(&Server, &Identity)> {
         let (server, known) = (self.server?, self.identity?);
-        (known.system_identifier != server.system_identifier).then_some((server, known))
+        let expected = known.record.system_identifier;
+        (expected != server.system_identifier).then_some((server, known))
+    }
+
+    /// How the server there stands to what was recorded, where it is a primary with that identity.
+    pub fn descent(&self) -> Option<(&Server, &Record, Descent)> {
+        let server = self.server.filter(|server| !server.in_recovery && !self.is_shared)?;
+        self.membership()?;
+        let record = &self.identity?.record;
+        let is_it = record.system_identifier == server.system_identifier;
+        is_it.then(|| (server, record, record.descent(&server.lineage())))
+    }
+
+    /// Whom its metadata belong to, where that is not this coordinator and this node. What is about to
+    /// be synced may still say otherwise.
+    pub fn usurper(&self) -> Option<String> {
+        let theirs = self.membership().filter(|_| self.row.hasmetadata && !self.is_unsynced())?;
+        let ours = self.coordinator.as_ref()?;
+        let is_ours = theirs.coordinator.as_ref() == Some(ours)
+            && theirs.nodeid.is_none_or(|nodeid| nodeid == self.row.nodeid);
+        let coordinator = theirs.coordinator.as_deref().unwrap_or("no coordinator");
+        let nodeid = theirs.nodeid.map_or("none".to_owned(), |nodeid| nodeid.to_string());
+        (!is_ours).then(|| format!("{coordinator}, as node {nodeid}"))
     }
 
     pub fn is_unsynced(&self) -> bool {
@@ -197,6 +236,10 @@ impl AtHome<'_> {
 }
 
 impl Member<'_> {
+    pub fn disabled_by_fleet(&self) -> bool {
+        self.identity.is_some_and(|identity| identity.disabled_by_fleet)
+    }
+
     /// It is in order, and nothing else is to be said of it.
     pub fn is_quiet(&self) -> bool {
         self.row.isactive && self.at_home.state == State::Active && self.at_home.reason.is_none()

@@ -2,16 +2,14 @@
 //! or nothing.
 //! Must not touch a row whose server is not known by its recorded identity.
 
-use super::candidate::Candidate;
 use super::change::{Change, Subject};
 use super::evidence::Member;
 use super::registered::Registered;
-use super::server::Lineage;
 use super::situations::{self, ADDRESS_TAKEN};
 use super::state::Action;
 use super::verdict::Verdict;
 use super::view::View;
-use super::whereabouts::{Missing, Whereabouts, whereabouts};
+use super::whereabouts::{Missing, Move, Whereabouts, whereabouts};
 use crate::configuration::policy::OnAbsent;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -25,6 +23,8 @@ pub struct Followed {
     pub recheck: Vec<SocketAddr>,
     /// Where its next primary may appear, while it has none.
     pub sought: Vec<SocketAddr>,
+    /// Another server that runs as this worker beside its own.
+    pub rival: Option<String>,
 }
 
 pub fn follow(view: &View<'_>, known: &Registered<'_>) -> Followed {
@@ -34,11 +34,12 @@ pub fn follow(view: &View<'_>, known: &Registered<'_>) -> Followed {
     let identity = known.identity.filter(|_| is_located);
     let is_well = known.is_well();
     // What an operator has disabled follows nobody, and what is back has not moved.
+    // Nor is one followed that two servers have been.
     let may_follow = |identity: &super::coordinator::Identity| {
-        row.isactive || (identity.disabled_by_fleet && !is_well)
+        identity.rival.is_none() && (row.isactive || (identity.disabled_by_fleet && !is_well))
     };
     let followed = identity.filter(|identity| may_follow(identity));
-    let candidates = followed.map_or(&[][..], |it| view.candidates_of(it.system_identifier));
+    let candidates = followed.map_or(&[][..], |it| view.candidates_of(it.record.system_identifier));
     let whereabouts = match followed {
         Some(identity) => {
             let missing = Missing { identity, groupid: row.groupid, endpoints: &known.endpoints };
@@ -50,16 +51,15 @@ pub fn follow(view: &View<'_>, known: &Registered<'_>) -> Followed {
         row,
         at_home: &known.at_home,
         is_well,
-        disabled_by_fleet: identity.is_some_and(|identity| identity.disabled_by_fleet),
-        is_known: identity.is_some(),
         whereabouts: whereabouts.clone(),
-        system_identifier: identity.map_or(0, |identity| identity.system_identifier),
+        identity,
+        max_lost_wal: view.policy.max_lost_wal,
         is_disabled_when_absent: view.policy.on_absent == OnAbsent::Disable,
     });
     let (sightings, mut recheck) = match &whereabouts {
         Whereabouts::Unknown => (Vec::new(), Vec::new()),
         Whereabouts::Waiting(at) => (vec![*at], Vec::new()),
-        Whereabouts::Moved(to, _) => (vec![to.endpoint], Vec::new()),
+        Whereabouts::Moved(there) => (vec![there.to.endpoint], Vec::new()),
         Whereabouts::Twice(one, other) => (vec![*one, *other], Vec::new()),
         Whereabouts::Unsure(at) => (at.clone(), at.clone()),
     };
@@ -72,8 +72,18 @@ pub fn follow(view: &View<'_>, known: &Registered<'_>) -> Followed {
     }
     let withheld = view.withheld(Subject::Node(row.nodeid)).filter(|_| change.is_some());
     let verdict = match &withheld {
-        Some(why) => verdict.held(&situations::of_hindrance(why)),
-        None => verdict,
+        // A mark is nobody's business but the fleet's.
+        Some(why) if verdict.action != Action::None => verdict.held(&situations::of_hindrance(why)),
+        _ => verdict,
+    };
+    let rival = match &whereabouts {
+        Whereabouts::Twice(one, other) => {
+            let rival = if known.endpoints.contains(other) { one } else { other };
+            let server = view.seen.sighting(*rival).map(|sighting| sighting.server);
+            let timeline = server.map_or(0, |server| server.timeline);
+            Some(format!("{rival}, timeline {timeline}"))
+        }
+        _ => None,
     };
     let is_elsewhere = |at: &SocketAddr| !known.endpoints.contains(at);
     let sought = candidates.iter().map(|candidate| candidate.endpoint).filter(is_elsewhere);
@@ -83,6 +93,7 @@ pub fn follow(view: &View<'_>, known: &Registered<'_>) -> Followed {
         sightings,
         recheck,
         sought: if is_well { Vec::new() } else { sought.collect() },
+        rival,
     }
 }
 
@@ -96,28 +107,39 @@ fn change(
     let nodeid = known.row.nodeid;
     let (nodename, nodeport) = (known.row.nodename.clone(), known.row.nodeport);
     match (action, whereabouts) {
-        (Action::UpdateAddress, Whereabouts::Moved(to, lineage)) => {
-            Some(update_address(view, known, to, *lineage))
+        (Action::UpdateAddress, Whereabouts::Moved(there)) => {
+            Some(update_address(view, known, there))
         }
+        (Action::None, _) => mark(known),
         (Action::Reactivate, _) => Some(Change::Reactivate { nodeid, nodename, nodeport }),
         (Action::Disable, _) => Some(Change::Disable { nodeid, nodename, nodeport }),
         _ => None,
     }
 }
 
-fn update_address(
-    view: &View<'_>,
-    known: &Registered<'_>,
-    to: &Candidate,
-    lineage: Lineage,
-) -> Change {
+/// The coordinator's mark, for a worker that is in order and has none, or has been promoted since.
+fn mark(known: &Registered<'_>) -> Option<Change> {
+    let (record, sighting) = (&known.identity?.record, known.sighting?);
+    let is_due = known.is_well() && known.row.isactive && record.mark.is_none();
+    (is_due && sighting.server.marks.is_some()).then(|| Change::Mark {
+        nodeid: known.row.nodeid,
+        nodename: known.row.nodename.clone(),
+        endpoint: sighting.at,
+        system_identifier: record.system_identifier,
+    })
+}
+
+fn update_address(view: &View<'_>, known: &Registered<'_>, there: &Move<'_>) -> Change {
+    let endpoint = there.to.endpoint;
     Change::UpdateAddress {
         nodeid: known.row.nodeid,
         from: (known.row.nodename.clone(), known.row.nodeport),
-        nodename: view.name(to).unwrap_or_else(|| to.endpoint.ip().to_string()),
-        nodeport: to.endpoint.port(),
-        endpoint: to.endpoint,
-        lineage,
+        nodename: view.name(there.to).unwrap_or_else(|| endpoint.ip().to_string()),
+        nodeport: endpoint.port(),
+        endpoint,
+        lineage: there.lineage.clone(),
+        lacks: there.lacks,
+        switch: there.switch,
     }
 }
 

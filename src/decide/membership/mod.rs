@@ -8,6 +8,7 @@ pub mod discovery;
 pub mod endpoint;
 pub mod evidence;
 mod follow;
+pub mod lineage;
 pub mod observation;
 pub mod own_address;
 pub mod plan;

@@ -3,7 +3,7 @@
 
 use super::candidate::Candidate;
 use super::change::{ChangeFailure, Subject};
-use super::coordinator::Coordinator;
+use super::coordinator::{Coordinator, OwnAddress};
 use super::endpoint::Endpoint;
 use super::server::Server;
 use std::collections::BTreeMap;
@@ -35,9 +35,11 @@ pub struct Observation<'a> {
     pub candidates: &'a [Candidate],
     /// Where the names of registered workers lead, by nodeid.
     pub node_addresses: &'a BTreeMap<i32, Vec<IpAddr>>,
-    /// Where the coordinator's own address leads; nowhere where DNS has failed.
-    pub own_endpoints: &'a [SocketAddr],
+    /// The coordinator's own addresses, the one that workers are given first.
+    pub own: &'a [OwnAddress],
     pub endpoints: &'a BTreeMap<SocketAddr, Endpoint>,
+    /// Since when the coordinator's own row is what it is (monotonic).
+    pub own_row_since: Duration,
     /// Workers that no source has named, and since when (monotonic), by nodeid.
     pub unnamed_since: &'a BTreeMap<i32, Duration>,
     /// Changes that failed, by what they were about.
@@ -58,6 +60,7 @@ pub struct Sighting<'a> {
     pub at: SocketAddr,
     pub server: &'a Server,
     pub asked_at: Duration,
+    primary_since: Option<Duration>,
 }
 
 impl Sighting<'_> {
@@ -65,13 +68,22 @@ impl Sighting<'_> {
     pub fn is_simultaneous(&self, other: &Self) -> bool {
         self.asked_at.abs_diff(other.asked_at) <= SIMULTANEOUS
     }
+
+    /// Whether both are known to have been primaries at one moment: a switch-over, in which one ends before
+    /// the other begins, must not look like it.
+    pub fn ran_beside(&self, other: &Self) -> bool {
+        let began = self.primary_since.zip(other.primary_since).map(|(one, two)| one.max(two));
+        began.is_some_and(|began| began <= self.asked_at.min(other.asked_at))
+    }
 }
 
 impl<'a> Observation<'a> {
     /// The server that answered last at an address, if the last answer was one.
     pub fn sighting(&self, at: SocketAddr) -> Option<Sighting<'a>> {
-        let probe = self.endpoints.get(&at)?.probe.as_ref()?;
-        Some(Sighting { at, server: probe.result.as_ref().ok()?, asked_at: probe.at })
+        let endpoint = self.endpoints.get(&at)?;
+        let probe = endpoint.probe.as_ref()?;
+        let (server, primary_since) = (probe.result.as_ref().ok()?, endpoint.primary_since());
+        Some(Sighting { at, server, asked_at: probe.at, primary_since })
     }
 
     /// Whether an answer of that time is too old to act on.

@@ -9,41 +9,55 @@ use super::server::Server;
 use crate::configuration::policy::Policy;
 use std::net::SocketAddr;
 
-/// What workers know the coordinator by, or are to: the setting, or else its row of `pg_dist_node`.
-/// None without Citus, and where the row is Citus's own placeholder.
-pub fn own_address<'a>(coordinator: &'a Coordinator, policy: &'a Policy) -> Option<(&'a str, u16)> {
-    coordinator.citus.as_ref()?;
+/// What workers know the coordinator by, or are to: the setting, and its row of `pg_dist_node`, which a
+/// copy of the coordinator brings along whatever its configuration says. The first is what workers get.
+/// None without Citus; Citus's own placeholder is none.
+pub fn own_names<'a>(coordinator: &'a Coordinator, policy: &'a Policy) -> Vec<(&'a str, u16)> {
+    if coordinator.citus.is_none() {
+        return Vec::new();
+    }
     let set = policy.coordinator_host.as_ref().map(|(name, port)| (name.as_str(), *port));
     let row = coordinator.own_row().filter(|row| row.nodename != "localhost");
-    set.or_else(|| row.map(|row| (row.nodename.as_str(), row.nodeport)))
+    let row = row.map(|row| (row.nodename.as_str(), row.nodeport)).filter(|row| Some(*row) != set);
+    set.into_iter().chain(row).collect()
 }
 
-/// Why workers cannot be given the coordinator's address: somebody else answers there, or nobody.
+/// Why workers cannot be given the coordinator's address: somebody else answers there, or nobody, or
+/// this server is no coordinator at all.
 ///
 /// This server has to answer, not only one with its system identifier, which its standbys and a copy
 /// of it that was restored elsewhere have too. Through a proxy or a Service it does: whoever asks is
 /// the primary.
-pub fn doubt(seen: &Observation<'_>, policy: &Policy) -> Option<Hindrance> {
-    let (name, port) = own_address(seen.coordinator, policy)?;
-    let own = format!("{name}:{port}");
-    if seen.own_endpoints.is_empty() {
-        return Some(Hindrance::OwnUnresolved(own));
+pub fn doubt(seen: &Observation<'_>) -> Option<Hindrance> {
+    seen.coordinator.citus.as_ref()?;
+    let Some(given) = seen.own.first() else {
+        return seen.coordinator.own_row().is_none().then_some(Hindrance::NoOwnAddress);
+    };
+    // Whoever runs at either of them may be the coordinator, and this server a copy of it.
+    let elsewhere = seen.own.iter().find_map(|own| {
+        own.endpoints.iter().find_map(|at| {
+            let server = seen.sighting(*at)?.server;
+            (!is_this(server, seen.coordinator)).then(|| Hindrance::OwnElsewhere {
+                own: own.to_string(),
+                at: *at,
+                system_identifier: server.system_identifier,
+            })
+        })
+    });
+    if elsewhere.is_some() {
+        return elsewhere;
     }
-    let (mut is_here, mut failure) = (false, None);
-    for at in seen.own_endpoints {
-        match seen.endpoints.get(at).and_then(|endpoint| endpoint.probe.as_ref()) {
-            None => return Some(Hindrance::OwnUnchecked),
-            Some(probe) => match &probe.result {
-                Ok(server) if is_this(server, seen.coordinator) => is_here = true,
-                Ok(server) => {
-                    let system_identifier = server.system_identifier;
-                    return Some(Hindrance::OwnElsewhere { own, at: *at, system_identifier });
-                }
-                Err(why) => failure = Some(why.clone()),
-            },
-        }
+    let is_asked = |at: &SocketAddr| seen.endpoints.get(at).is_some_and(|it| it.probe.is_some());
+    if !seen.own.iter().flat_map(|own| &own.endpoints).all(is_asked) {
+        return Some(Hindrance::OwnUnchecked);
     }
-    failure.filter(|_| !is_here).map(|failure| Hindrance::OwnUnreachable { own, failure })
+    if given.endpoints.is_empty() {
+        return Some(Hindrance::OwnUnresolved(given.to_string()));
+    }
+    let is_here = given.endpoints.iter().any(|at| seen.sighting(*at).is_some());
+    let mut failures = given.endpoints.iter().filter_map(|at| seen.endpoints.get(at)?.failure());
+    let failure = failures.next().filter(|_| !is_here)?.clone();
+    Some(Hindrance::OwnUnreachable { own: given.to_string(), failure })
 }
 
 /// Where an old answer has to be asked for again: what a name leads to may have changed.
@@ -52,7 +66,7 @@ pub fn stale(seen: &Observation<'_>) -> Vec<SocketAddr> {
         let probe = seen.endpoints.get(*at).and_then(|endpoint| endpoint.probe.as_ref());
         probe.is_some_and(|probe| seen.is_stale(probe.at))
     };
-    seen.own_endpoints.iter().filter(is_old).copied().collect()
+    seen.own.iter().flat_map(|own| &own.endpoints).filter(is_old).copied().collect()
 }
 
 fn is_this(server: &Server, coordinator: &Coordinator) -> bool {

@@ -12,6 +12,8 @@ pub struct Worker {
     pub nodename: String,
     pub nodeport: u16,
     pub endpoint: Option<SocketAddr>,
+    /// Other addresses at which its server was seen.
+    pub elsewhere: Vec<SocketAddr>,
     pub nodeid: Option<i32>,
     pub groupid: Option<i32>,
     pub source: Option<String>,
@@ -35,7 +37,11 @@ pub struct Plan {
     pub changes: Vec<Change>,
     /// Why workers cannot be told where the coordinator is.
     pub coordinator_host: Option<Verdict>,
+    /// Another server runs at the coordinator's address: there may be two coordinators.
+    pub is_disputed: bool,
     pub workers: Vec<Worker>,
+    /// Workers that two servers were seen running as at one moment: that is to be remembered.
+    pub rivals: Vec<(i32, String)>,
     /// Endpoints whose newest answer is too old to act on.
     pub recheck: Vec<SocketAddr>,
     /// Where the primary of a worker that has none at the moment may appear.

@@ -3,12 +3,13 @@
 
 use super::candidate::Candidate;
 use super::change::{Change, Subject};
+use super::endpoint::Endpoint;
 use super::evidence::{Bar, Hindrance, Newcomer, Twin, bar};
 use super::follow::{Followed, follow, without_collisions};
 use super::observation::{Observation, Sighting};
 use super::plan::{Plan, Worker};
 use super::registered::Registered;
-use super::situations::{self, CLEANING, REGISTERING};
+use super::situations::{self, CLEANING, CLEANING_WAITS, REGISTERING};
 use super::verdict::Verdict;
 use super::view::View;
 use super::{own_address, rebalance};
@@ -18,10 +19,11 @@ use std::net::{IpAddr, SocketAddr};
 
 /// What everything observed means, and what is to be done about it.
 pub fn plan(seen: &Observation<'_>, policy: &Policy) -> Plan {
-    let view = View::new(seen, policy);
+    let own_doubt = own_address::doubt(seen);
+    let stop = own_doubt.clone().filter(Hindrance::is_about_the_coordinator);
+    let view = View::new(seen, policy, stop.clone());
     let registered: Vec<Registered> =
         seen.coordinator.worker_rows().map(|row| Registered::judge(row, seen, policy)).collect();
-    let own_doubt = own_address::doubt(seen, policy);
     let coordinator_host = own_doubt.as_ref().map(situations::of_hindrance);
     let mut planner = Planner {
         view: &view,
@@ -29,7 +31,11 @@ pub fn plan(seen: &Observation<'_>, policy: &Policy) -> Plan {
         obstacle: obstacle(&view, &registered),
         own_doubt,
         taken: BTreeSet::new(),
-        plan: Plan { coordinator_host, ..Plan::default() },
+        plan: Plan {
+            coordinator_host,
+            is_disputed: matches!(stop, Some(Hindrance::OwnElsewhere { .. })),
+            ..Plan::default()
+        },
     };
     planner.coordinator_host();
     planner.registered_workers();
@@ -51,7 +57,12 @@ fn obstacle(view: &View<'_>, registered: &[Registered<'_>]) -> Option<Hindrance>
     if is_localhost && view.policy.coordinator_host.is_none() {
         return Some(Hindrance::OnLocalhost);
     }
-    registered.iter().find_map(Registered::blocks_adding).map(Hindrance::Worker)
+    let culprits: Vec<String> = registered.iter().filter_map(Registered::blocks_adding).collect();
+    const MOST: usize = 3;
+    let more = culprits.len().saturating_sub(MOST);
+    let more = (more > 0).then(|| format!("{more} more workers are not in order"));
+    let named: Vec<String> = culprits.into_iter().take(MOST).chain(more).collect();
+    (!named.is_empty()).then(|| Hindrance::Worker(named.join(", ")))
 }
 
 struct Planner<'a> {
@@ -109,6 +120,7 @@ impl<'a> Planner<'a> {
             self.plan.recheck.extend(&known.recheck);
             self.plan.sought.extend(followed.sought);
             self.plan.changes.extend(followed.change);
+            self.plan.rivals.extend(followed.rival.map(|rival| (known.row.nodeid, rival)));
             let at = known.sighting.map(|sighting| sighting.at);
             self.list(
                 (known.row.nodename.clone(), known.row.nodeport),
@@ -117,6 +129,9 @@ impl<'a> Planner<'a> {
                 source,
                 followed.verdict,
             );
+            if let Some(worker) = self.plan.workers.last_mut() {
+                worker.elsewhere = followed.sightings;
+            }
         }
     }
 
@@ -134,6 +149,7 @@ impl<'a> Planner<'a> {
             nodename,
             nodeport,
             endpoint,
+            elsewhere: Vec::new(),
             nodeid,
             groupid,
             source,
@@ -208,7 +224,16 @@ impl<'a> Planner<'a> {
                 self.register(&it)
             }
             CLEANING => match self.view.withheld(Subject::Endpoint(at)) {
-                Some(why) => verdict.held(&situations::of_hindrance(&why)),
+                Some(why) => {
+                    let (why, removed) = (situations::of_hindrance(&why), it.removed());
+                    let count = removed.map_or(0, |(_, removed)| removed.relations.len());
+                    let facts = vec![
+                        ("count", count.to_string()),
+                        ("why", why.reason.unwrap_or_default()),
+                        ("way", why.remedy.unwrap_or_default()),
+                    ];
+                    CLEANING_WAITS.verdict(&facts)
+                }
                 None => {
                     self.plan.changes.extend(clean(&it));
                     verdict
@@ -249,10 +274,7 @@ impl<'a> Planner<'a> {
         let seen = self.view.seen;
         let Some(here) = seen.sighting(at).filter(|_| may_connect) else { return Ok(None) };
         let identifier = here.server.system_identifier;
-        let is_known_already = identifier == seen.coordinator.system_identifier
-            || here.server.in_recovery
-            || seen.coordinator.identities.values().any(|it| it.has_left_behind(here.server));
-        if is_known_already {
+        if identifier == seen.coordinator.system_identifier || here.server.in_recovery {
             return Ok(None);
         }
         let workers = self.registered.iter().filter_map(|known| known.sighting);
@@ -269,7 +291,11 @@ impl<'a> Planner<'a> {
             if here.is_simultaneous(other) {
                 return Ok(Some(Twin::Runs(other.at)));
             }
-            self.plan.recheck.extend([at, other.at]);
+            // One that takes long to answer is not asked the faster for it.
+            let is_asked = |at: &SocketAddr| seen.endpoints.get(at).is_some_and(Endpoint::is_asked);
+            if ![at, other.at].iter().any(is_asked) {
+                self.plan.recheck.extend([at, other.at]);
+            }
             return Ok(Some(Twin::Unsure(other.at)));
         }
         let is_listed = namesakes.iter().any(|other| self.taken.contains(&other.at));

@@ -2,6 +2,7 @@
 //! Must not look at candidates; `follow` brings the two together.
 
 use super::coordinator::{DistNode, Identity};
+use super::endpoint::Phase;
 use super::evidence::AtHome;
 use super::observation::{Observation, Sighting};
 use super::situations;
@@ -55,11 +56,15 @@ impl<'a> Registered<'a> {
             let leads_nowhere = addresses.is_some_and(Vec::is_empty);
             failed.cloned().or_else(|| leads_nowhere.then(unresolvable))
         };
+        // One that is starting, or has missed one probe, is not gone.
+        let is_silent = |at: &SocketAddr| {
+            seen.endpoints.get(at).is_some_and(|endpoint| endpoint.phase() == Phase::Silent)
+        };
         let unnamed_for = seen
             .unnamed_since
             .get(&row.nodeid)
             .map(|since| seen.now.monotonic.saturating_sub(*since))
-            .filter(|unnamed| *unnamed >= policy.absent_after);
+            .filter(|unnamed| *unnamed >= policy.absent_after && endpoints.iter().all(is_silent));
         let identity = seen.coordinator.identities.get(&row.nodeid);
         let at_home = situations::at_home(&AtHome {
             row,
@@ -69,6 +74,12 @@ impl<'a> Registered<'a> {
             server: newest.map(|sighting| sighting.server),
             failure: if newest.is_none() { failure() } else { None },
             unnamed_for,
+            coordinator: seen
+                .coordinator
+                .own_row()
+                .filter(|_| newest.is_some_and(|it| it.asked_at > seen.own_row_since))
+                .map(|own| format!("{}:{}", own.nodename, own.nodeport)),
+            max_lost_wal: policy.max_lost_wal,
         });
         let recheck = outdated.iter().map(|sighting| sighting.at).collect();
         Self { row, identity, endpoints, sighting: newest, at_home, recheck }
@@ -77,8 +88,9 @@ impl<'a> Registered<'a> {
     /// Whether the server there is the one that was recorded, and in order, whatever `isactive` says.
     pub fn is_well(&self) -> bool {
         let is_it = |sighting: &Sighting| {
-            self.identity
-                .is_some_and(|known| known.system_identifier == sighting.server.system_identifier)
+            self.identity.is_some_and(|known| {
+                known.record.system_identifier == sighting.server.system_identifier
+            })
         };
         self.sighting.as_ref().is_some_and(is_it) && self.at_home.state == State::Active
     }

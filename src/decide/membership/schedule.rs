@@ -25,13 +25,17 @@ const SHORTEST_CYCLE: Duration = Duration::from_millis(100);
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
     pub interval: Duration,
-    /// How many endpoints there are.
-    pub endpoints: usize,
+    /// How many endpoints let us in, and how many do not: each kind shares its own rate, so that dead names
+    /// do not slow down the watch over those that live.
+    answering: usize,
+    failing: usize,
 }
 
 impl Pace {
-    fn at_rate(self, per_second: u32) -> Duration {
-        (Duration::from_secs(1) / per_second) * u32::try_from(self.endpoints).unwrap_or(u32::MAX)
+    pub fn new<'a>(interval: Duration, endpoints: impl Iterator<Item = &'a Endpoint>) -> Self {
+        let (answering, failing): (Vec<_>, Vec<_>) =
+            endpoints.partition(|endpoint| endpoint.failure().is_none());
+        Self { interval, answering: answering.len(), failing: failing.len() }
     }
 
     /// How long an endpoint is left alone after it was last asked; nothing where it never was.
@@ -39,12 +43,15 @@ impl Pace {
         let Some(probe) = &endpoint.probe else {
             return Duration::ZERO;
         };
-        match endpoint.awaited_since().filter(|_| !hangs(endpoint)) {
+        match endpoint.awaited_since() {
+            Some(_) if hangs(endpoint) => {
+                self.interval.max(at_rate(self.failing, RETRIES_PER_SECOND))
+            }
             Some(since) => {
-                let longest = LONGEST_RETRY.max(self.at_rate(RETRIES_PER_SECOND));
+                let longest = LONGEST_RETRY.max(at_rate(self.failing, RETRIES_PER_SECOND));
                 (probe.at.saturating_sub(since) / PATIENCE).clamp(SHORTEST_RETRY, longest)
             }
-            None => self.interval.max(self.at_rate(STEADY_LOGINS_PER_SECOND)),
+            None => self.interval.max(at_rate(self.answering, STEADY_LOGINS_PER_SECOND)),
         }
     }
 
@@ -83,12 +90,17 @@ impl Pace {
     ) -> Duration {
         endpoints
             .filter_map(|endpoint| self.hurry(endpoint, now))
-            .chain(changes)
+            // One whose time has passed is not wanted any more, or would have been made.
+            .chain(changes.filter(|at| *at > now))
             .map(|at| at.saturating_sub(now))
             .min()
             .unwrap_or(self.interval)
             .clamp(SHORTEST_CYCLE, self.interval.max(SHORTEST_CYCLE))
     }
+}
+
+fn at_rate(endpoints: usize, per_second: u32) -> Duration {
+    (Duration::from_secs(1) / per_second) * u32::try_from(endpoints).unwrap_or(u32::MAX)
 }
 
 /// Whether the last question ran into its deadline. Asking again sooner would bring nothing: the answer
@@ -125,8 +137,9 @@ mod tests {
 
     const INTERVAL: Duration = Duration::from_secs(5);
 
+    /// Of so many endpoints of each kind.
     fn pace(endpoints: usize) -> Pace {
-        Pace { interval: INTERVAL, endpoints }
+        Pace { interval: INTERVAL, answering: endpoints, failing: endpoints }
     }
 
     fn secs(seconds: u64) -> Duration {
@@ -186,6 +199,17 @@ mod tests {
     }
 
     #[test]
+    fn dead_names_do_not_slow_down_the_watch_over_the_living() {
+        let dead: Vec<Endpoint> = (0..1000).map(|_| failing(0, 1000)).collect();
+        let living = healthy(100);
+        let pace = Pace::new(INTERVAL, dead.iter().chain([&living]));
+        assert_eq!(pace.wait(&living), INTERVAL);
+        assert!(pace.wait(&dead[0]) > secs(29));
+        // Nor is a host that drops packets forgotten among them.
+        assert!(pace.wait(&failing_with(LoginFailureKind::Timeout, 90, 100)) < secs(31));
+    }
+
+    #[test]
     fn a_name_that_a_certificate_may_be_for_is_asked_for_until_it_is_found() {
         let named = |kind, naming| {
             let mut endpoint = failing_with(kind, 100, 100);
@@ -232,7 +256,8 @@ mod tests {
         assert_eq!(next(1, &[failing(92, 100)], &[]), secs(1));
         assert_eq!(next(1000, &[failing(0, 100)], &[]), INTERVAL);
         assert_eq!(next(1, &[], &[secs(103), secs(130)]), secs(3));
-        assert_eq!(next(1, &[], &[secs(1)]), SHORTEST_CYCLE);
+        assert_eq!(next(1, &[], &[Duration::from_millis(100_001)]), SHORTEST_CYCLE);
+        assert_eq!(next(1, &[], &[secs(1)]), INTERVAL, "nobody wants that change any more");
         let mut wanted = healthy(99);
         wanted.want();
         assert_eq!(next(1, &[wanted], &[]), SHORTEST_CYCLE);

@@ -1,6 +1,7 @@
 //! Owns what a server says of itself when it is probed.
 //! Must not judge it.
 
+use super::lineage::{History, Lineage, Lsn};
 use serde::Deserialize;
 
 /// Installed and installable versions of one extension on one server.
@@ -23,6 +24,11 @@ pub struct Server {
     pub in_recovery: bool,
     /// The timeline that it writes: every promotion begins a higher one. 0 in recovery.
     pub timeline: i32,
+    /// The timelines that it has left; none where that could not be read.
+    pub history: Option<History>,
+    pub position: Lsn,
+    /// The coordinator's marks in its data; none where it has no table for them.
+    pub marks: Option<Vec<String>>,
     /// As `server_version_num`: 170011.
     pub version_num: u32,
     pub max_prepared_transactions: u32,
@@ -40,26 +46,32 @@ pub struct Server {
 }
 
 /// What a server knows of the Citus cluster it is in.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct Membership {
     /// `pg_dist_local_group`: 0 on a coordinator and on a server that never was in a cluster.
     pub group_id: i32,
     /// Rows of `pg_dist_node`.
     pub nodes: u64,
+    /// What it calls the coordinator, `name:port`; none where it has no row for group 0.
+    #[serde(default)]
+    pub coordinator: Option<String>,
+    /// What it takes itself for: the nodeid of its group's primary.
+    #[serde(default)]
+    pub nodeid: Option<i32>,
     /// Rows of `pg_dist_partition`.
     pub distributed_tables: u64,
 }
 
-/// Whose data a server has, and how far it has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lineage {
-    pub system_identifier: i64,
-    pub timeline: i32,
-}
-
 impl Server {
     pub fn lineage(&self) -> Lineage {
-        Lineage { system_identifier: self.system_identifier, timeline: self.timeline }
+        Lineage {
+            system_identifier: self.system_identifier,
+            started_us: self.started_us,
+            timeline: self.timeline,
+            history: self.history.clone(),
+            position: self.position,
+            marks: self.marks.clone(),
+        }
     }
 
     /// Whether two answers came from one server: clones and standbys share the system identifier,

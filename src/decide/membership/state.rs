@@ -60,6 +60,8 @@ impl State {
     /// What a worker's state means for the cluster. Data is at stake only where it is registered.
     pub fn condition(self, is_registered: bool) -> Condition {
         match self {
+            // A registered one takes no writes.
+            Self::Standby if is_registered => Condition::Red,
             Self::Active | Self::Standby | Self::Removing | Self::Removed => Condition::Green,
             Self::Discovered | Self::Ready | Self::Refused | Self::Inactive => Condition::Yellow,
             Self::Unreachable | Self::Absent | Self::Conflict | Self::Blank => {

@@ -15,10 +15,12 @@ pub struct View<'a> {
     pub named: BTreeMap<SocketAddr, &'a Candidate>,
     /// Candidates that have answered and may be connected to, by system identifier.
     by_identity: BTreeMap<i64, Vec<&'a Candidate>>,
+    /// Why nothing at all may be changed.
+    stop: Option<Hindrance>,
 }
 
 impl<'a> View<'a> {
-    pub fn new(seen: &'a Observation<'a>, policy: &'a Policy) -> Self {
+    pub fn new(seen: &'a Observation<'a>, policy: &'a Policy, stop: Option<Hindrance>) -> Self {
         let mut by_identity: BTreeMap<i64, Vec<&Candidate>> = BTreeMap::new();
         for candidate in seen.candidates {
             if let Some(sighting) = seen.sighting(candidate.endpoint)
@@ -29,7 +31,7 @@ impl<'a> View<'a> {
         }
         let named =
             seen.candidates.iter().map(|candidate| (candidate.endpoint, candidate)).collect();
-        Self { seen, policy, named, by_identity }
+        Self { seen, policy, named, by_identity, stop }
     }
 
     /// The candidates that have answered with a system identifier.
@@ -47,8 +49,12 @@ impl<'a> View<'a> {
             .filter_map(|candidate| Some((*candidate, self.seen.sighting(candidate.endpoint)?)))
     }
 
-    /// Why a change waits: the fleet may not change anything, or the last attempt failed just now.
+    /// Why a change waits: this may not be the coordinator, the fleet may not change anything, or the
+    /// last attempt failed just now.
     pub fn withheld(&self, subject: Subject) -> Option<Hindrance> {
+        if self.stop.is_some() {
+            return self.stop.clone();
+        }
         if let Some(hold) = &self.seen.hold {
             return Some(Hindrance::Held(hold.clone()));
         }

@@ -4,8 +4,9 @@
 use super::candidate::Candidate;
 use super::coordinator::Identity;
 use super::endpoint::Phase;
+use super::lineage::{Descent, Lineage, Lsn};
 use super::observation::{Observation, Sighting};
-use super::server::{Lineage, Server};
+use super::server::Server;
 use std::net::SocketAddr;
 
 /// Where the server with a worker's identity is.
@@ -16,11 +17,22 @@ pub enum Whereabouts<'a> {
     /// At this address, but its own has not been silent for long enough to be sure.
     Waiting(SocketAddr),
     /// At this candidate, and its old address does not answer as it any more.
-    Moved(&'a Candidate, Lineage),
+    Moved(Move<'a>),
     /// The answers are too old, or from different times: these are to be asked again.
     Unsure(Vec<SocketAddr>),
     /// Two servers run with the identity, at these addresses.
     Twice(SocketAddr, SocketAddr),
+}
+
+/// A server that goes on from what was recorded, at another address.
+#[derive(Clone, Debug)]
+pub struct Move<'a> {
+    pub to: &'a Candidate,
+    pub lineage: Lineage,
+    /// Where it was promoted, if it was.
+    pub switch: Option<Lsn>,
+    /// Bytes of WAL that were seen and are not on it.
+    pub lacks: u64,
 }
 
 /// What is looked for: a row's recorded identity, its group, and where the row leads.
@@ -33,18 +45,22 @@ pub struct Missing<'a> {
 /// Looks for a primary with the identity among the candidates that may be connected to.
 ///
 /// A standby shares the system identifier with its primary, so one that is in recovery is never
-/// meant; whoever does not know its group is another server with a copied identity; and whoever is
-/// at a lower timeline than was seen already is a primary that a promotion has left behind.
+/// meant; whoever does not know its group is another server with a copied identity; and whoever does not
+/// descend from what was recorded lacks rows that clients have had answers for.
 pub fn whereabouts<'a>(
     missing: &Missing<'_>,
     seen: &Observation<'a>,
     candidates: &[&'a Candidate],
 ) -> Whereabouts<'a> {
+    let descends = |server: &Server| match missing.identity.record.descent(&server.lineage()) {
+        Descent::Descends { from, lacks } => Some((from, lacks)),
+        Descent::Parted { .. } | Descent::LeftBehind | Descent::Unknown => None,
+    };
     let is_it = |server: &Server| {
-        server.system_identifier == missing.identity.system_identifier
+        server.system_identifier == missing.identity.record.system_identifier
             && !server.in_recovery
-            && !missing.identity.has_left_behind(server)
             && server.membership.as_ref().is_some_and(|m| m.group_id == missing.groupid)
+            && descends(server).is_some()
     };
     let is_home = |at: &SocketAddr| missing.endpoints.contains(at);
     let sightings: Vec<(&'a Candidate, Sighting<'a>)> = candidates
@@ -64,7 +80,7 @@ pub fn whereabouts<'a>(
             }
             continue;
         }
-        return match there.is_simultaneous(&other) {
+        return match there.ran_beside(&other) {
             true => Whereabouts::Twice(other.at, there.at),
             false => Whereabouts::Unsure(vec![there.at, other.at]),
         };
@@ -85,9 +101,11 @@ pub fn whereabouts<'a>(
     let is_stale = |at: &SocketAddr| answer(at).is_some_and(|probe| seen.is_stale(probe.at));
     let stale: Vec<SocketAddr> =
         missing.endpoints.iter().chain([&there.at]).filter(|at| is_stale(at)).copied().collect();
-    if stale.is_empty() {
-        Whereabouts::Moved(candidate, there.server.lineage())
-    } else {
-        Whereabouts::Unsure(stale)
+    match descends(there.server).filter(|_| stale.is_empty()) {
+        Some((switch, lacks)) => {
+            let lineage = there.server.lineage();
+            Whereabouts::Moved(Move { to: candidate, lineage, switch, lacks })
+        }
+        None => Whereabouts::Unsure(stale),
     }
 }

@@ -17,7 +17,7 @@ pub fn suite() -> Vec<Test> {
         a_standby_is_promoted_after_the_primary_was_killed,
         a_standby_is_promoted_while_the_primary_hangs,
         a_write_that_hangs_on_the_primary_delays_the_update,
-        two_primaries_are_a_conflict_until_one_stops,
+        two_primaries_are_a_conflict_until_an_operator_decides,
         a_primary_that_was_left_behind_is_not_followed_back,
     )
 }
@@ -77,7 +77,7 @@ pub fn wait_until_replayed(primary: &Server, standby: &Server) {
     });
 }
 
-fn two_primaries_are_a_conflict_until_one_stops() {
+fn two_primaries_are_a_conflict_until_an_operator_decides() {
     let mut cluster = with_items(Plan::workers(2));
     let nodeid = node_id(&cluster, &cluster.workers[0]);
     let (old, placements) = (cluster.workers[0].address, Placements::of(&cluster));
@@ -97,9 +97,12 @@ fn two_primaries_are_a_conflict_until_one_stops() {
     assert_exact(&cluster.coordinator, FIRST);
     assert_eq!(Placements::of(&cluster), placements);
 
-    // The operator decides for the one that was promoted.
+    // The operator decides for the one that was promoted; nobody else does.
+    let port = cluster.workers[0].port;
     cluster.workers[0].stop(Shutdown::Fast);
     cluster.workers[0] = standby;
+    stays_at(&cluster, &nodeid, old);
+    cluster.coordinator.run(&format!("SELECT fleet.accept_server('{old}', {port})"));
     wait_until_followed(&cluster, &nodeid, cluster.workers[0].address);
     let writer = Writer::start(&cluster.coordinator, FIRST);
     writer.wait_for_more();

@@ -6,6 +6,7 @@ mod commands;
 mod compose;
 mod controller;
 mod discovery;
+mod field;
 mod harness;
 mod hostile;
 mod http;
@@ -50,6 +51,7 @@ fn main() {
     let suites = [
         harness::suite(),
         discovery::suite(),
+        field::suite(),
         probe::suite(),
         registration::suite(),
         commands::suite(),

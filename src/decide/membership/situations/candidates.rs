@@ -3,8 +3,8 @@
 //! (docs/architecture.md, "Preflight"). Must not look at the whole fleet: the evidence says what is needed.
 
 use super::logins::of_login;
-use super::row::WayOut::{Do, Wait};
-use super::row::When::Candidate;
+use super::row::WayOut::{Do, Tell, Wait};
+use super::row::When::{Candidate, Compared};
 use super::row::{Facts, ROW, Row, given};
 use crate::membership::coordinator::Removed;
 use crate::membership::evidence::{Bar, Newcomer, Twin};
@@ -82,7 +82,7 @@ pub(super) const TABLE: &[Row] = &[
         next: None,
         ..OUT
     },
-    // --- Whose server it is; one that was left behind is found before, among the workers ---
+    // --- Whose server it is; one that has a worker's identity is found before, by its lineage ---
     Row {
         code: "compared",
         when: &[Candidate(|it| match it.twin {
@@ -128,7 +128,7 @@ pub(super) const TABLE: &[Row] = &[
         when: &[Candidate(|it| it.removed().filter(|(_, removed)| removed.is_clean).map(record))],
         reason: "it was removed by fleet.remove_worker",
         cause: "An operator has removed it, and nothing of Citus is left on it.",
-        way_out: Do("SELECT fleet.enroll_worker({node}); lets it join again."),
+        way_out: Tell("SELECT fleet.enroll_worker({node}); -- lets it join again"),
         ..OUT
     },
     Row {
@@ -149,6 +149,7 @@ pub(super) const TABLE: &[Row] = &[
         next: Some(Out),
         ..OUT
     },
+    CLEANING_WAITS,
     // --- Preflight: what Citus would make of it ---
     Row {
         code: "coordinator",
@@ -170,7 +171,7 @@ pub(super) const TABLE: &[Row] = &[
         when: &[Candidate(|it| given(it.is_ours()))],
         reason: "it is a standby of the coordinator",
         cause: "A source names a standby of the coordinator.",
-        way_out: Do("Nothing to do: it takes over as coordinator when it is promoted."),
+        way_out: Tell("Nothing to do: it takes over as coordinator when it is promoted."),
         next: None,
         ..REFUSED
     },
@@ -181,7 +182,9 @@ pub(super) const TABLE: &[Row] = &[
         when: &[Candidate(|it| given(it.server()?.in_recovery))],
         reason: "it is in recovery: a standby cannot be a worker's primary",
         cause: "A source names a standby of a worker.",
-        way_out: Do("Nothing to do: it is registered in its primary's place once it is promoted."),
+        way_out: Tell(
+            "Nothing to do: it is registered in its primary's place once it is promoted.",
+        ),
         next: Some(Active),
         ..REFUSED
     },
@@ -354,6 +357,17 @@ pub(super) const TABLE: &[Row] = &[
         ..FIT
     },
 ];
+
+/// The fleet may not drop anything at the moment, or could not.
+pub const CLEANING_WAITS: Row = Row {
+    code: "removed_waits",
+    when: &[Compared],
+    reason: "it was removed; {count} relations of Citus on it wait; {why}",
+    cause: "Citus leaves relations on a removed server, and something keeps the fleet from dropping them.",
+    way_out: Do("{way}"),
+    next: Some(Out),
+    ..OUT
+};
 
 /// Nothing hinders its registration.
 fn is_free(it: &Newcomer<'_>) -> Option<bool> {

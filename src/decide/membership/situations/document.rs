@@ -2,7 +2,7 @@
 //! Must not say anything that the table does not.
 
 use super::row::{Row, WayOut};
-use super::{candidates, hindrances, logins, workers};
+use super::{candidates, hindrances, lineage, logins, workers};
 use crate::condition::Condition;
 use crate::membership::state::State;
 use std::collections::BTreeSet;
@@ -10,7 +10,7 @@ use std::fmt::Write;
 
 const OPENING: &str = "# States and codes
 
-`fleet.workers` says in which *state* each worker is, and by which *code*, with a reason and, where there is one, a remedy for people. A code is a word that never changes its meaning: scripts and alerts match it, in `fleet.workers`, `fleet.events` and the metric `citus_fleet_worker_situations`, and never the prose.
+`fleet.workers` says in which *state* each worker is, and by which *code*, with a reason and, where there is one, a remedy for people. A code is a word that never changes its meaning: scripts and alerts match it, in `fleet.workers` and the metric `citus_fleet_worker_situations`, and never the prose. `fleet.situations()` is this page as rows, with `needs_hands` for those that an operator has to end. `fleet.events` has a row for each change of *state*, with the code by which it was entered.
 
 This page is made from the table that the controller decides by (`src/decide/membership/situations/`): `cargo run -p citus_fleet_tests --bin states > docs/states.md`. As in pg_hba.conf, the first row that matches counts, in the order of this page; words in braces are filled in.
 
@@ -19,7 +19,12 @@ This page is made from the table that the controller decides by (`src/decide/mem
 From `discovered` and `active` to whatever can be found, and from there to where the remedy leads. A state is told to be red, yellow or green as `/health` does, of a registered worker.
 ";
 
-const GROUPS: [(&str, &str, &[Row]); 4] = [
+const GROUPS: [(&str, &str, &[Row]); 5] = [
+    (
+        "Lineage and ownership",
+        "A registered worker, or a candidate that has the identity of one.",
+        lineage::TABLE,
+    ),
     (
         "Registered workers",
         "A row of `pg_dist_node`: what is made of it, then what answers where it leads.",
@@ -51,7 +56,7 @@ pub fn document() -> String {
             let out = match row.way_out {
                 WayOut::Nothing => "it is in order".to_owned(),
                 WayOut::Wait(what) => format!("*by itself:* {what}"),
-                WayOut::Do(what) => what.to_owned(),
+                WayOut::Do(what) | WayOut::Tell(what) => what.to_owned(),
             };
             let _ = writeln!(
                 page,
@@ -69,7 +74,8 @@ fn diagram() -> String {
     for (table, row) in
         GROUPS.iter().flat_map(|(.., table)| table.iter().map(move |row| (table, row)))
     {
-        let is_worker = table.as_ptr() == workers::TABLE.as_ptr();
+        let is_worker =
+            [lineage::TABLE, workers::TABLE].iter().any(|of| of.as_ptr() == table.as_ptr());
         let from = if is_worker { State::Active } else { State::Discovered };
         let next = row.next.map_or("[*]".to_owned(), |next| next.to_string());
         for (from, to) in [(from.to_string(), row.state.to_string()), (row.state.to_string(), next)]

@@ -37,6 +37,16 @@ pub(super) const TABLE: &[Row] = &[
             "Run CREATE EXTENSION citus; citus belongs into shared_preload_libraries before citus_fleet.",
         ),
     ),
+    // A removed worker, or a blank one on which the extension was created first, has neither.
+    row(
+        "no_own_address",
+        &[When::Hindrance(|it| given(*it == It::NoOwnAddress))],
+        "this server has no row of its own in pg_dist_node, and citus_fleet.coordinator_host is not set: it is not known to be a coordinator",
+        "A configuration was copied to a server that is no coordinator, or Citus has not been told the coordinator's name yet.",
+        Do(
+            "On the coordinator: SELECT citus_set_coordinator_host('<name of this host>'); or set citus_fleet.coordinator_host. On any other server: take citus_fleet.workers out of its configuration.",
+        ),
+    ),
     // Citus's own placeholder: it refuses to add a node while the row says so.
     row(
         "coordinator_on_localhost",
@@ -72,7 +82,7 @@ pub(super) const TABLE: &[Row] = &[
         &[When::Hindrance(|it| given(*it == It::Held(Hold::Disabled)))],
         "citus_fleet.enabled is off",
         "The setting keeps the controller from changing anything by itself.",
-        Do("SELECT citus_autoregister(); or set citus_fleet.enabled to on."),
+        Do("SELECT * FROM citus_autoregister(); -- or set citus_fleet.enabled to on"),
     ),
     row(
         "attempt_failed",

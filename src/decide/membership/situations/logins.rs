@@ -1,7 +1,7 @@
 //! Owns the situations of whoever cannot be logged in to: the kind chooses the row, the words are the
 //! server's or libpq's own. Must not tell a candidate from a worker.
 
-use super::row::WayOut::{self, Do};
+use super::row::WayOut::{self, Do, Tell};
 use super::row::When::{self, Login};
 use super::row::{Facts, ROW, Row};
 use crate::login::{LoginFailure, LoginFailureKind as Kind};
@@ -54,7 +54,7 @@ pub(super) const TABLE: &[Row] = &[
         "tls_failed",
         &[Login(Kind::Tls)],
         "TLS failed: {message}",
-        "The two sides do not agree on TLS, or the certificate is not for that name.",
+        "The two sides do not agree on TLS, or the certificate is not for that name. Citus turns ssl on where it is created: a server without the extension usually has none.",
         Do(
             "Check sslmode and sslrootcert in citus.node_conninfo against its certificate and its ssl setting.",
         ),
@@ -87,7 +87,7 @@ pub(super) const TABLE: &[Row] = &[
         &[Login(Kind::StartingUp)],
         "it is starting up or shutting down: {message}",
         "The server is there and lets nobody in yet.",
-        Do("Wait: it is tried again by itself."),
+        Tell("Wait: it is tried again by itself."),
     ),
     row(
         "too_many_connections",

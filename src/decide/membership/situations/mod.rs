@@ -6,6 +6,7 @@
 mod candidates;
 mod document;
 mod hindrances;
+mod lineage;
 mod logins;
 mod row;
 #[cfg(test)]
@@ -13,16 +14,42 @@ mod tests;
 mod workers;
 
 use super::evidence::{AtHome, Hindrance, Member, Newcomer};
+use super::state::State;
 use super::verdict::Verdict;
-pub use candidates::{CLEANING, REGISTERING};
+pub use candidates::{CLEANING, CLEANING_WAITS, REGISTERING};
 pub use document::document;
 pub use logins::of_login;
-use row::When;
 pub use row::{Facts, Row};
+use row::{WayOut, When};
 pub use workers::{ADDRESS_TAKEN, HOLDS_NO_SHARDS, SHARDS_ARE_MOVED};
 
 /// The whole table, in the order in which it is read.
-const TABLE: [&[Row]; 4] = [workers::TABLE, candidates::TABLE, logins::TABLE, hindrances::TABLE];
+const TABLE: [&[Row]; 5] =
+    [lineage::TABLE, workers::TABLE, candidates::TABLE, logins::TABLE, hindrances::TABLE];
+
+/// A row of the table as people read it.
+pub struct Description {
+    pub code: &'static str,
+    pub state: State,
+    /// It does not end by itself.
+    pub needs_hands: bool,
+    pub reason: &'static str,
+    pub cause: &'static str,
+    pub remedy: Option<&'static str>,
+}
+
+/// The table, with the names of what its texts are filled with in braces.
+pub fn described() -> impl Iterator<Item = Description> {
+    rows().map(|row| {
+        let remedy = match row.way_out {
+            WayOut::Do(remedy) | WayOut::Tell(remedy) => Some(remedy),
+            WayOut::Nothing | WayOut::Wait(_) => None,
+        };
+        let needs_hands = matches!(row.way_out, WayOut::Do(_));
+        let Row { code, state, reason, cause, .. } = *row;
+        Description { code, state, needs_hands, reason, cause, remedy }
+    })
+}
 
 fn rows() -> impl Iterator<Item = &'static Row> {
     TABLE.iter().copied().flatten()

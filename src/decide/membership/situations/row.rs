@@ -33,6 +33,8 @@ pub(super) enum WayOut {
     Nothing,
     /// It ends by itself, when this happens.
     Wait(&'static str),
+    /// What an operator is told who need do nothing: it is meant to be so, or ends by itself.
+    Tell(&'static str),
     /// What an operator can do.
     Do(&'static str),
 }
@@ -71,7 +73,7 @@ impl Row {
     pub fn verdict(&self, facts: &Facts) -> Verdict {
         let text = |template| Some(fill(template, facts)).filter(|text| !text.is_empty());
         let remedy = match self.way_out {
-            WayOut::Do(remedy) => text(remedy),
+            WayOut::Do(remedy) | WayOut::Tell(remedy) => text(remedy),
             WayOut::Nothing | WayOut::Wait(_) => None,
         };
         let reason = text(self.reason);

@@ -1,6 +1,6 @@
 //! Owns what holds of the table as a whole. Every row has a case here, in which it is the one that counts.
 
-use super::super::coordinator::{DistNode, Identity, Removed, Tasks};
+use super::super::coordinator::{DistNode, Removed, Tasks};
 use super::super::observation::Hold;
 use super::super::server::{ExtensionState, Membership, Server};
 use super::super::tests::build::*;
@@ -59,7 +59,7 @@ fn w2_with(vary: fn(&mut DistNode)) -> Fleet {
 fn disabled() -> Fleet {
     let mut fleet = w2_with(|row| row.isactive = false);
     let known = fleet.coordinator.identities.get_mut(&2).unwrap();
-    *known = Identity { disabled_by_fleet: true, ..*known };
+    known.disabled_by_fleet = true;
     fleet
 }
 
@@ -82,6 +82,10 @@ const CASES: &[Case] = &[
         w2(member(2, 12)).server("10.0.0.3", Server { started_us: 9, ..member(2, 12) })
     }),
     ("moved", "w2", || w2(member(2, 12)).down("10.0.0.2").server("10.0.0.3", member(2, 12))),
+    ("moved_and_replaced", "w2", || w2(member(3, 13)).server("10.0.0.3", member(2, 12))),
+    ("moved_while_disabled", "w2", || {
+        disabled().down("10.0.0.2").server("10.0.0.3", member(2, 12))
+    }),
     ("to_be_disabled", "w2", || {
         let mut gone = w2(member(2, 12)).down("10.0.0.2").unnamed(2, 99);
         gone.policy.on_absent = OnAbsent::Disable;
@@ -111,10 +115,37 @@ const CASES: &[Case] = &[
         shared.answer("10.0.0.2", member(2, 12)).answer("10.0.0.3", member(3, 12))
     }),
     ("citus_gone", "w2", || w2(Server { membership: None, ..member(2, 12) })),
+    ("diverged", "w2", || {
+        let mut fleet = w2(member(2, 12));
+        fleet.coordinator.identities.get_mut(&2).unwrap().rival = Some("10.0.0.3:5432".into());
+        fleet
+    }),
     ("left_behind", "w2", || {
         let mut fleet = w2(member(2, 12));
-        fleet.coordinator.identities.get_mut(&2).unwrap().timeline = 2;
+        fleet.coordinator.identities.get_mut(&2).unwrap().record.timeline = 2;
         fleet
+    }),
+    ("parted", "w2", || w2(Server { marks: Some(Vec::new()), ..member(2, 12) })),
+    ("history_unreadable", "w2", || w2(Server { history: None, ..promoted(member(2, 12), 100) })),
+    ("heir", "10.0.0.3", || {
+        let mut fleet = w2(member(2, 12)).down("10.0.0.2").server("10.0.0.3", member(2, 12));
+        fleet.coordinator.identities.get_mut(&2).unwrap().rival = Some("10.0.0.3:5432".into());
+        fleet
+    }),
+    ("lacks_too_much", "w2", || {
+        let mut fleet = w2(member(2, 12)).down("10.0.0.2");
+        fleet.policy.max_lost_wal = Some(9);
+        fleet.server("10.0.0.3", promoted(member(2, 12), 90))
+    }),
+    ("followed_with_loss", "w2", || {
+        let mut fleet = w2(member(2, 12));
+        fleet.coordinator.identities.get_mut(&2).unwrap().lost_wal = 10;
+        fleet
+    }),
+    ("taken_over", "w2", || {
+        let mut it = member(2, 12);
+        it.membership.as_mut().unwrap().coordinator = Some("other:5432".into());
+        w2(it)
     }),
     ("another_server", "w2", || w2(member(3, 13))),
     ("leads_to_standby", "w2", || w2(Server { in_recovery: true, ..member(2, 12) })),
@@ -139,6 +170,7 @@ const CASES: &[Case] = &[
     ("removed", "10.0.0.9", || removed(true, server(9))),
     ("removed_standby", "10.0.0.9", || removed(false, Server { in_recovery: true, ..server(9) })),
     ("removed_cleaning", "10.0.0.9", || removed(false, server(9))),
+    ("removed_waits", "10.0.0.9", || removed(false, server(9)).hold(Hold::Paused)),
     ("coordinator", "10.0.0.9", || spoilt(|s| s.system_identifier = COORDINATOR_ID)),
     ("standby_of_coordinator", "10.0.0.9", || {
         spoilt(|s| (s.system_identifier, s.in_recovery) = (COORDINATOR_ID, true))
@@ -154,7 +186,7 @@ const CASES: &[Case] = &[
     ("membership_unreadable", "10.0.0.9", || spoilt(|s| s.membership = None)),
     ("foreign_worker", "10.0.0.9", || spoilt(|s| s.membership.as_mut().unwrap().group_id = 4)),
     ("foreign_coordinator", "10.0.0.9", || {
-        let theirs = Membership { group_id: 0, nodes: 2, distributed_tables: 9 };
+        let theirs = Membership { nodes: 2, distributed_tables: 9, ..Membership::default() };
         fleet().server("10.0.0.9", Server { membership: Some(theirs), ..server(9) })
     }),
     ("table_would_be_dropped", "10.0.0.9", || {
@@ -184,6 +216,12 @@ const CASES: &[Case] = &[
         without.coordinator.citus = None;
         without
     }),
+    ("no_own_address", "10.0.0.9", || {
+        let mut nobody = joining();
+        nobody.nodes().clear();
+        nobody.own.clear();
+        nobody
+    }),
     ("coordinator_on_localhost", "10.0.0.9", || joining().registered_as("localhost")),
     ("worker_in_the_way", "10.0.0.9", || joining().row(row(2, "w2"), &[])),
     ("fleet_paused", "10.0.0.9", || joining().hold(Hold::Paused)),
@@ -191,12 +229,12 @@ const CASES: &[Case] = &[
     ("attempt_failed", "10.0.0.9", || joining().refused_by_citus("10.0.0.9", later())),
     ("own_address_unresolved", "10.0.0.9", || {
         let mut unknown = led();
-        unknown.own_endpoints.clear();
+        unknown.own[0].endpoints.clear();
         unknown
     }),
     ("own_address_unchecked", "10.0.0.9", || {
         let mut unasked = led();
-        unasked.own_endpoints.push(at("10.1.0.2"));
+        unasked.own[0].endpoints.push(at("10.1.0.2"));
         unasked
     }),
     ("own_address_elsewhere", "10.0.0.9", || led().answer(OWN, server(3))),

@@ -4,11 +4,11 @@
 
 use super::logins::of_login;
 use super::row::WayOut::{Do, Nothing, Wait};
-use super::row::When::{AtHome, Candidate, Compared, Worker};
+use super::row::When::{AtHome, Compared, Worker};
 use super::row::{Facts, ROW, Row, given};
 use crate::membership::coordinator::DistNode;
 use crate::membership::evidence::Member;
-use crate::membership::server::Server;
+use crate::membership::server::Membership;
 use crate::membership::state::Action;
 use crate::membership::state::State::{
     Absent, Active, Blank, Conflict, Inactive, Removed, Removing, Standby, Unreachable,
@@ -23,13 +23,12 @@ pub(super) const TABLE: &[Row] = &[
         code: "disabled_not_in_order",
         state: Inactive,
         when: &[Worker(|it| {
-            let answers = !matches!(it.at_home.state, Active | Unreachable | Absent);
-            given(is_disabled(it) && answers)?;
+            given(is_disabled(it) && it.at_home.state != Active)?;
             let remedy = it.at_home.remedy.clone().unwrap_or_default();
             Some(vec![("reason", it.at_home.reason.clone()?), ("remedy", remedy)])
         })],
         reason: "it is disabled in pg_dist_node (isactive = false); {reason}",
-        cause: "It was disabled, and what answers at its address is not in order either.",
+        cause: "It was disabled, and what answers at its address is not in order either, or nobody answers there.",
         way_out: Do("{remedy}"),
         ..ROW
     },
@@ -38,7 +37,7 @@ pub(super) const TABLE: &[Row] = &[
         code: "back",
         state: Inactive,
         action: Action::Reactivate,
-        when: &[Worker(|it| given(!it.row.isactive && it.disabled_by_fleet && it.is_well))],
+        when: &[Worker(|it| given(!it.row.isactive && it.disabled_by_fleet() && it.is_well))],
         reason: "it was absent and is back",
         cause: "citus_fleet.on_absent had it disabled, and its server answers again.",
         way_out: Wait("Citus has activated it"),
@@ -60,25 +59,47 @@ pub(super) const TABLE: &[Row] = &[
             Twice(one, other) => Some(vec![
                 ("one", one.to_string()),
                 ("other", other.to_string()),
-                ("system_identifier", it.system_identifier.to_string()),
+                ("node", name(it.row)),
             ]),
             _ => None,
         })],
-        reason: "two running servers claim to be this worker: {one} and {other} (system identifier {system_identifier})",
+        reason: "two running servers claim to be this worker: {one} and {other}",
         cause: "A standby was promoted, or a copy started, while the worker runs.",
         way_out: Do(
             "Stop the one that is not the primary of this group; nothing is changed until then.",
         ),
         ..ROW
     },
+    // Until the row has followed, Citus talks to whoever is at its address.
+    Row {
+        code: "moved_and_replaced",
+        state: Conflict,
+        action: Action::UpdateAddress,
+        when: &[Worker(|it| {
+            let there = moved(it).filter(|_| it.at_home.state == Conflict)?;
+            let reason = it.at_home.reason.clone().unwrap_or_default();
+            Some(there.into_iter().chain([("reason", reason)]).collect())
+        })],
+        reason: "{reason}; its server answers at {at} now",
+        cause: "Its server has another address, and another server has its old one.",
+        way_out: Wait("its row has followed"),
+        ..ROW
+    },
+    Row {
+        code: "moved_while_disabled",
+        state: Inactive,
+        action: Action::UpdateAddress,
+        when: &[Worker(|it| moved(it).filter(|_| !it.row.isactive))],
+        reason: "it is disabled in pg_dist_node (isactive = false); its server answers at {at} now",
+        cause: "The fleet has disabled it because it was absent, and it is back at another address.",
+        way_out: Wait("its row has followed; then it is reactivated"),
+        ..ROW
+    },
     Row {
         code: "moved",
         state: Unreachable,
         action: Action::UpdateAddress,
-        when: &[Worker(|it| match &it.whereabouts {
-            Moved(to, _) => Some(vec![("at", to.endpoint.to_string())]),
-            _ => None,
-        })],
+        when: &[Worker(moved)],
         reason: "its server answers at {at} now",
         cause: "Its server has another address, or a standby of it was promoted, and its old address does not answer as it.",
         way_out: Wait("its row has followed"),
@@ -90,7 +111,7 @@ pub(super) const TABLE: &[Row] = &[
         action: Action::Disable,
         when: &[Worker(|it| {
             let is_gone = matches!(it.whereabouts, Unknown) && it.at_home.state == Absent;
-            given(is_gone && it.is_disabled_when_absent && it.is_known)?;
+            given(is_gone && it.is_disabled_when_absent && it.identity.is_some())?;
             let remedy = it.at_home.remedy.clone().unwrap_or_default();
             Some(vec![("reason", it.at_home.reason.clone()?), ("remedy", remedy)])
         })],
@@ -126,7 +147,7 @@ pub(super) const TABLE: &[Row] = &[
         reason: "it takes no new shards (shouldhaveshards = false); {left}",
         cause: "Its removal was interrupted, or an operator has set the property.",
         way_out: Do(
-            "SELECT citus_set_node_property({node}, 'shouldhaveshards', true); or, to go on removing it, SELECT fleet.remove_worker({node});",
+            "SELECT citus_set_node_property({node}, 'shouldhaveshards', true); -- or, to go on removing it: SELECT fleet.remove_worker({node});",
         ),
         ..ROW
     },
@@ -159,35 +180,13 @@ pub(super) const TABLE: &[Row] = &[
     Row {
         code: "citus_gone",
         state: Blank,
-        when: &[AtHome(|it| given(it.server.is_some() && it.membership().is_none()))],
+        when: &[AtHome(|it| {
+            (it.server.is_some() && it.membership().is_none()).then(|| node(it.row))
+        })],
         reason: "the extension citus is gone from the server there",
         cause: "The database was replaced or dropped, or another server has the address.",
         way_out: Do(RESTORE),
         ..ROW
-    },
-    // The rows written since the promotion are not on it: following or adding it would lose them.
-    Row {
-        code: "left_behind",
-        state: Conflict,
-        action: Action::Refuse,
-        when: &[
-            Candidate(|it| {
-                let (server, known) = it.left_behind().filter(|_| it.bar.is_none())?;
-                Some(timelines(server, known.timeline))
-            }),
-            AtHome(|it| {
-                // Without its Citus it is blank, whatever its timeline.
-                let server = it.server.filter(|server| server.membership.is_some())?;
-                let known = it.identity.filter(|known| known.has_left_behind(server))?;
-                Some(timelines(server, known.timeline))
-            }),
-        ],
-        reason: "the server there was left behind at timeline {timeline} when a standby of it was promoted; this worker is at timeline {newest}",
-        cause: "A standby of a worker was promoted, and the primary that it replaced has come back.",
-        way_out: Do(
-            "Bring the promoted server back. Make this one its standby with pg_rewind or pg_basebackup: rows written since the promotion are not on it.",
-        ),
-        next: Some(Standby),
     },
     Row {
         code: "another_server",
@@ -198,7 +197,8 @@ pub(super) const TABLE: &[Row] = &[
             let has_data = theirs.group_id != 0 || theirs.nodes != 0 || server.in_recovery;
             let identifiers = vec![
                 ("system_identifier", server.system_identifier.to_string()),
-                ("expected", known.system_identifier.to_string()),
+                ("expected", known.record.system_identifier.to_string()),
+                ("node", name(it.row)),
             ];
             has_data.then_some(identifiers)
         })],
@@ -222,7 +222,8 @@ pub(super) const TABLE: &[Row] = &[
         code: "came_back_empty",
         state: Blank,
         when: &[AtHome(|it| {
-            given(it.membership().is_some_and(|m| m.group_id == 0 && m.nodes == 0))
+            let is_empty = |m: &Membership| m.group_id == 0 && m.nodes == 0;
+            it.membership().is_some_and(is_empty).then(|| node(it.row))
         })],
         reason: "the server there holds no data of this cluster: it has come back empty",
         cause: "Its volume was lost or replaced.",
@@ -243,6 +244,18 @@ pub(super) const TABLE: &[Row] = &[
         way_out: Do("Find the worker of this group and make the name lead to it."),
         ..ROW
     },
+    // Citus would go on sending it rows of this cluster.
+    Row {
+        code: "taken_over",
+        when: &[AtHome(|it| Some(vec![("usurper", it.usurper()?), ("node", name(it.row))]))],
+        reason: "the metadata of the server there belong to another coordinator: {usurper}",
+        cause: "Another cluster has added it, or a copy of this coordinator has written to it.",
+        way_out: Do(
+            "Find the other coordinator and keep it from this server. Then have its metadata written anew: SELECT citus_disable_node({node}, synchronous => true); SELECT citus_activate_node({node});",
+        ),
+        state: Conflict,
+        ..ROW
+    },
     Row {
         code: "out_of_sync",
         when: &[AtHome(|it| given(it.server.is_some() && it.is_unsynced()))],
@@ -258,11 +271,14 @@ pub(super) const TABLE: &[Row] = &[
         when: &[AtHome(|it| {
             let (unnamed, failure) = (it.unnamed_for?, it.failure.as_ref()?);
             let silence = of_login(failure).reason.unwrap_or_default();
-            Some(vec![("seconds", unnamed.as_secs().to_string()), ("silence", silence)])
+            let seconds = unnamed.as_secs().to_string();
+            Some(vec![("seconds", seconds), ("silence", silence), ("node", name(it.row))])
         })],
         reason: "no source has named it for {seconds} s and it does not answer ({silence})",
         cause: "It is gone from DNS for longer than citus_fleet.absent_after, and silent.",
-        way_out: Do("Bring it back, or remove it for good after moving its shards away."),
+        way_out: Do(
+            "Bring it back. To remove it for good, once it holds no shards: SELECT fleet.remove_worker({node}, drain => false);",
+        ),
         ..ROW
     },
     Row {
@@ -284,7 +300,7 @@ pub(super) const TABLE: &[Row] = &[
     },
 ];
 
-const RESTORE: &str = "Restore its data directory from a backup or bring its volume back. Do not activate it: that would hide the loss.";
+const RESTORE: &str = "Restore its data directory from a backup or bring its volume back, and where that lacks rows: SELECT fleet.accept_server({node}); Do not activate it: that would hide the loss.";
 
 /// Citus lets no two rows have one address.
 pub const ADDRESS_TAKEN: Row = Row {
@@ -318,17 +334,25 @@ pub const HOLDS_NO_SHARDS: Row = Row {
     ..ROW
 };
 
+fn moved(it: &Member<'_>) -> Option<Facts> {
+    match &it.whereabouts {
+        Moved(there) => Some(vec![("at", there.to.endpoint.to_string())]),
+        _ => None,
+    }
+}
+
 /// It is disabled, and stays so: its row follows nobody.
 fn is_disabled(it: &Member<'_>) -> bool {
     !it.row.isactive && !matches!(it.whereabouts, Moved(..) | Twice(..))
 }
 
-fn timelines(server: &Server, newest: i32) -> Facts {
-    vec![("timeline", server.timeline.to_string()), ("newest", newest.to_string())]
+fn node(row: &DistNode) -> Facts {
+    vec![("node", name(row))]
 }
 
-fn node(row: &DistNode) -> Facts {
-    vec![("node", format!("{}, {}", literal(&row.nodename), row.nodeport))]
+/// What functions of Citus and of the fleet take for a node.
+pub(super) fn name(row: &DistNode) -> String {
+    format!("{}, {}", literal(&row.nodename), row.nodeport)
 }
 
 fn shards(it: &Member<'_>) -> Facts {

@@ -7,8 +7,9 @@ use crate::configuration::policy::{NodeNames, OnAbsent, Policy};
 use crate::login::{LoginFailure, LoginFailureKind};
 use crate::membership::candidate::Candidate;
 use crate::membership::change::{Change, ChangeFailure, Subject};
-use crate::membership::coordinator::{CitusFacts, Coordinator, DistNode, Identity};
+use crate::membership::coordinator::{CitusFacts, Coordinator, DistNode, Identity, OwnAddress};
 use crate::membership::endpoint::{Endpoint, Naming, Probe, ProbeResult};
+use crate::membership::lineage::{History, Lsn, Mark, Record};
 use crate::membership::observation::{Hold, Now, Observation};
 use crate::membership::plan::{Plan, Worker};
 use crate::membership::planner::plan;
@@ -48,6 +49,9 @@ pub fn server(n: i64) -> Server {
         started_us: n * 1_000_000,
         in_recovery: false,
         timeline: 1,
+        history: Some(History::default()),
+        position: Lsn(100),
+        marks: Some(vec!["mark".into()]),
         version_num: 170_006,
         max_prepared_transactions: 200,
         wants_password: false,
@@ -56,14 +60,20 @@ pub fn server(n: i64) -> Server {
         fleet: has("0.1.0"),
         clashing_relations: Vec::new(),
         index_builds: 0,
-        membership: Some(Membership { group_id: 0, nodes: 0, distributed_tables: 0 }),
+        membership: Some(Membership::default()),
     }
 }
 
 /// Server number `n` as the worker that holds a group.
 pub fn member(n: i64, group_id: i32) -> Server {
     Server {
-        membership: Some(Membership { group_id, nodes: 3, distributed_tables: 5 }),
+        membership: Some(Membership {
+            group_id,
+            nodes: 3,
+            distributed_tables: 5,
+            coordinator: Some("coord:5432".into()),
+            nodeid: None,
+        }),
         ..server(n)
     }
 }
@@ -73,9 +83,33 @@ fn learn(endpoint: &mut Endpoint, second: u64, result: ProbeResult) {
     endpoint.learn(Probe { at, round_trip: Duration::from_millis(1), result }, 0);
 }
 
+/// A server as it is after a promotion at that position, its first one.
+pub fn promoted(server: Server, at: u64) -> Server {
+    let history = format!("1 {}", Lsn(at)).parse().unwrap();
+    Server { timeline: 2, history: Some(history), position: Lsn(at + 100), ..server }
+}
+
 /// A copy of server `n`'s data directory that runs as a server of its own.
 pub fn clone_of(n: i64) -> Server {
     Server { started_us: n * 1_000_000 + 1, ..server(n) }
+}
+
+/// A worker's identity, as it is recorded of server `system_identifier - 7000`.
+pub fn identity(system_identifier: i64) -> Identity {
+    Identity {
+        record: Record {
+            system_identifier,
+            timeline: 1,
+            history: Some(History::default()),
+            position: Some(Lsn(100)),
+            mark: Some(Mark { id: "mark".into(), position: Lsn(50) }),
+            started_us: None,
+        },
+        disabled_by_fleet: false,
+        recorded_for: 3600,
+        rival: None,
+        lost_wal: 0,
+    }
 }
 
 /// An active row of `pg_dist_node`. Its group is not its id, so that mixing them up shows.
@@ -102,7 +136,7 @@ pub struct Fleet {
     pub coordinator: Coordinator,
     pub candidates: Vec<Candidate>,
     pub node_addresses: BTreeMap<i32, Vec<IpAddr>>,
-    pub own_endpoints: Vec<SocketAddr>,
+    pub own: Vec<OwnAddress>,
     pub endpoints: BTreeMap<SocketAddr, Endpoint>,
     pub unnamed_since: BTreeMap<i32, Duration>,
     pub failures: BTreeMap<Subject, ChangeFailure>,
@@ -135,7 +169,11 @@ pub fn fleet() -> Fleet {
         },
         candidates: Vec::new(),
         node_addresses: BTreeMap::new(),
-        own_endpoints: vec![at(OWN)],
+        own: vec![OwnAddress {
+            nodename: "coord".into(),
+            nodeport: 5432,
+            endpoints: vec![at(OWN)],
+        }],
         endpoints: BTreeMap::new(),
         unnamed_since: BTreeMap::new(),
         failures: BTreeMap::new(),
@@ -149,6 +187,7 @@ pub fn fleet() -> Fleet {
             coordinator_host: None,
             interval: Duration::from_secs(5),
             absent_after: Duration::from_secs(60),
+            max_lost_wal: None,
             on_absent: OnAbsent::Report,
             rebalance_on_join: false,
         },
@@ -176,6 +215,8 @@ impl Fleet {
     pub fn answer(mut self, address: &str, server: Server) -> Self {
         let endpoint = self.endpoints.entry(at(address)).or_default();
         *endpoint = Endpoint::default();
+        // It has run for a while.
+        learn(endpoint, NOW - 1, Ok(server.clone()));
         learn(endpoint, NOW, Ok(server));
         endpoint.named_at = Some(Duration::from_secs(NOW));
         self
@@ -260,6 +301,7 @@ impl Fleet {
 
     pub fn failed(mut self, subject: Subject, retry_at: Duration) -> Self {
         let failure = ChangeFailure {
+            what: "register it".into(),
             reason: "canceling statement due to lock timeout".into(),
             attempts: 3,
             retry_at,
@@ -270,13 +312,7 @@ impl Fleet {
 
     /// Whose server a registered worker is known to be.
     pub fn known_as(mut self, nodeid: i32, system_identifier: i64) -> Self {
-        let identity = Identity {
-            system_identifier,
-            timeline: 1,
-            disabled_by_fleet: false,
-            recorded_for: 3600,
-        };
-        self.coordinator.identities.insert(nodeid, identity);
+        self.coordinator.identities.insert(nodeid, identity(system_identifier));
         self
     }
 
@@ -287,6 +323,7 @@ impl Fleet {
 
     pub fn coordinator_host(mut self, host: &str) -> Self {
         self.policy.coordinator_host = Some((host.into(), 5432));
+        self.own[0].nodename = host.into();
         self
     }
 
@@ -306,7 +343,8 @@ impl Fleet {
             coordinator: &self.coordinator,
             candidates: &self.candidates,
             node_addresses: &self.node_addresses,
-            own_endpoints: &self.own_endpoints,
+            own: &self.own,
+            own_row_since: Duration::ZERO,
             endpoints: &self.endpoints,
             unnamed_since: &self.unnamed_since,
             failures: &self.failures,

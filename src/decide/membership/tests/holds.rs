@@ -74,7 +74,7 @@ fn nobody_else_is_given_out_as_the_coordinator() {
             assert!(worker.remedy.unwrap().contains("citus_fleet.coordinator_host"));
             // One address of several is enough: nobody knows which of them a worker takes.
             let mut one_of_two = led().answer("10.1.0.2", stranger.clone());
-            one_of_two.own_endpoints.push(at("10.1.0.2"));
+            one_of_two.own[0].endpoints.push(at("10.1.0.2"));
             one_of_two.gives(State::Ready, &["another server", "10.1.0.2"]);
         }
         joining().answer(OWN, stranger).gives(State::Ready, &["another server"]);
@@ -86,14 +86,14 @@ fn an_address_of_the_coordinator_where_nobody_answers_waits() {
     let led = || joining().registered_as("elsewhere").coordinator_host("coord");
     led().down(OWN).gives(State::Ready, &["coord:5432 cannot be reached", "refused"]);
     let mut unknown = led();
-    unknown.own_endpoints.clear();
+    unknown.own[0].endpoints.clear();
     unknown.gives(State::Ready, &["coord:5432 does not resolve"]);
     let mut unasked = led();
-    unasked.own_endpoints.push(at("10.1.0.2"));
+    unasked.own[0].endpoints.push(at("10.1.0.2"));
     unasked.gives(State::Ready, &["is checked"]);
     // IPv6 of a server that listens on IPv4 only, as localhost has it.
     let mut one_of_two = joining().down("fd00::9:1");
-    one_of_two.own_endpoints.push(at("fd00::9:1"));
+    one_of_two.own[0].endpoints.push(at("fd00::9:1"));
     one_of_two.plan().registers_only(&["10.0.0.9"]);
 }
 

@@ -64,12 +64,13 @@ fn the_standbys_of_a_worker_are_watched_while_it_has_no_primary() {
 
 #[test]
 fn a_primary_that_a_promotion_left_behind_is_never_followed() {
-    let promoted = Server { timeline: 2, ..member(2, 12) };
+    let successor = promoted(member(2, 12), 100);
     let at_2 = |mut fleet: Fleet| {
-        fleet.coordinator.identities.get_mut(&2).unwrap().timeline = 2;
+        let record = &mut fleet.coordinator.identities.get_mut(&2).unwrap().record;
+        (record.timeline, record.history) = (2, promoted(server(2), 100).history);
         fleet
     };
-    assert_eq!(moves(&lost().server("10.0.0.9", promoted).plan()).len(), 1);
+    assert_eq!(moves(&lost().server("10.0.0.9", successor).plan()).len(), 1);
     let plan = at_2(lost()).server("10.0.0.9", member(2, 12)).plan();
     assert_eq!(plan.changes, []);
     plan.at("10.0.0.9").is(State::Conflict, &["timeline 1", "timeline 2"]);
@@ -115,7 +116,7 @@ fn while_old_and_new_both_answer_nothing_changes() {
 
 #[test]
 fn a_restart_of_the_old_primary_is_not_taken_for_its_end() {
-    let copy = || Server { timeline: 2, ..member(2, 12) };
+    let copy = || promoted(member(2, 12), 100);
     let silent_for = |seconds: u64| {
         let since = NOW - seconds;
         let fleet = lost().server("10.0.0.9", copy());
@@ -221,7 +222,7 @@ fn an_absent_worker_is_disabled_only_where_that_is_wanted() {
 
 /// The identity of worker 2, which the fleet or somebody else has disabled.
 fn disabled(disabled_by_fleet: bool) -> Identity {
-    Identity { system_identifier: 7002, timeline: 1, disabled_by_fleet, recorded_for: 3600 }
+    Identity { disabled_by_fleet, ..identity(7002) }
 }
 
 #[test]
@@ -255,4 +256,61 @@ fn only_what_the_fleet_disabled_is_reactivated_and_only_when_it_is_well() {
     assert_eq!(inactive(true, None), []);
     assert_eq!(inactive(true, Some(server(2))), [], "it is blank");
     assert_eq!(inactive(true, Some(member(3, 12))), [], "it is another server");
+}
+
+#[test]
+fn a_server_that_went_another_way_is_not_followed_and_says_what_it_lacks() {
+    let stranger = Server { marks: Some(vec!["older".into()]), ..promoted(member(2, 12), 100) };
+    let plan = lost().server("10.0.0.9", stranger).plan();
+    assert_eq!(plan.changes, []);
+    plan.at("10.0.0.9").is(State::Conflict, &["parted at 0/32", "lacks 50 bytes"]);
+    assert!(
+        plan.at("10.0.0.9").remedy.as_ref().unwrap().contains("fleet.accept_server('10.0.0.2'")
+    );
+    assert_eq!(plan.at("10.0.0.2").state, State::Unreachable);
+}
+
+#[test]
+fn what_a_promoted_server_lacks_is_counted_and_may_be_too_much() {
+    let lossy = |most| {
+        let mut fleet = lost().server("10.0.0.9", promoted(member(2, 12), 90));
+        fleet.policy.max_lost_wal = most;
+        fleet.plan()
+    };
+    for most in [None, Some(10)] {
+        let plan = lossy(most);
+        assert!(matches!(plan.changes[..], [Change::UpdateAddress { lacks: 10, .. }]), "{plan:#?}");
+    }
+    let plan = lossy(Some(9));
+    assert_eq!(plan.changes, []);
+    plan.at("10.0.0.2").is(State::Conflict, &["lacks 10 bytes", "max_lost_wal is 9"]);
+}
+
+#[test]
+fn two_servers_that_ran_at_one_moment_are_remembered() {
+    let twin = Server { started_us: 99, ..promoted(member(2, 12), 100) };
+    let both = fleet().worker(2, "10.0.0.2").known_as(2, 7002).server("10.0.0.9", twin.clone());
+    assert_eq!(both.plan().rivals, [(2, "10.0.0.9:5432, timeline 2".to_owned())]);
+    // One of them is gone: neither is followed, nor active.
+    let mut remembered = lost().server("10.0.0.9", twin);
+    remembered.coordinator.identities.get_mut(&2).unwrap().rival = Some("10.0.0.9:5432".into());
+    let plan = remembered.plan();
+    assert_eq!(plan.changes, []);
+    plan.at("10.0.0.2").is(State::Conflict, &["10.0.0.9:5432"]);
+}
+
+#[test]
+fn a_worker_in_order_is_marked_once_and_again_after_a_promotion() {
+    let marks = |mark: bool, server: Server| {
+        let mut fleet = fleet().row(row(2, "w2"), &["10.0.0.2"]).known_as(2, 7002);
+        if !mark {
+            fleet.coordinator.identities.get_mut(&2).unwrap().record.mark = None;
+        }
+        fleet.answer("10.0.0.2", server).plan().changes
+    };
+    assert_eq!(marks(true, member(2, 12)), []);
+    assert!(matches!(marks(false, member(2, 12))[..], [Change::Mark { nodeid: 2, .. }]));
+    assert_eq!(marks(false, server(2)), [], "it is blank");
+    // An older version of the extension has no table for it.
+    assert_eq!(marks(false, Server { marks: None, ..member(2, 12) }), []);
 }

@@ -101,6 +101,14 @@ fn accepted(world: &World, plan: &Plan) -> Fleet {
         match change {
             Change::SetCoordinatorHost { nodename, .. } => {
                 fleet = fleet.registered_as(nodename);
+                // Citus tells the workers.
+                for endpoint in fleet.endpoints.values_mut() {
+                    if let Some(Probe { result: Ok(server), .. }) = &mut endpoint.probe
+                        && let Some(membership) = &mut server.membership
+                    {
+                        membership.coordinator = Some(format!("{nodename}:5432"));
+                    }
+                }
             }
             Change::Register { nodename, endpoint, .. } => {
                 let machine = owner(endpoint.ip());

@@ -81,7 +81,7 @@ fn a_removed_server_is_cleaned_and_never_registered() {
 fn nothing_is_dropped_from_a_member_a_standby_or_against_the_operators_will() {
     out(true, member(9, 14)).gives(State::Removed, &["still takes itself for a worker"]);
     out(false, member(9, 14)).gives(State::Removed, &["still takes itself for a worker"]);
-    let coordinator = Membership { group_id: 0, nodes: 3, distributed_tables: 0 };
+    let coordinator = Membership { nodes: 3, distributed_tables: 0, ..Membership::default() };
     let other = Server { membership: Some(coordinator), ..server(9) };
     out(false, other).gives(State::Removed, &["still takes itself for a worker"]);
     let standby = Server { in_recovery: true, ..server(9) };

@@ -113,6 +113,7 @@ impl World {
         };
         it.system_identifier = self.system_identifier(number);
         let membership = it.membership.as_mut().unwrap();
+        membership.coordinator = Some(format!("{}:5432", self.own_host));
         match machine.fault {
             None | Some(Fault::CoordinatorItself) => {}
             Some(Fault::Recovering | Fault::CoordinatorsStandby) => it.in_recovery = true,

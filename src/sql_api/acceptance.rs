@@ -1,0 +1,192 @@
+//! Owns the steps of `fleet.accept_server`, and when it refuses.
+//! Must not look for the server anywhere but where the controller has found it.
+
+use crate::apply::{acceptance, marks};
+use crate::backend::catalog::{read_one, value};
+use crate::error::Error;
+use crate::net::ask::{self, Answer, Bounds, Question};
+use crate::net::credentials::Credentials;
+use crate::net::crowd::in_session;
+use crate::observe::coordinator;
+use crate::observe::probe::{Prober, Visit};
+use crate::session::{
+    autoregister, require_coordinator, require_superuser, require_undisputed, snapshot_json,
+    wake_controller_after_commit,
+};
+use crate::settings::Settings;
+use decide::membership::server::Server;
+use decide::node::Node;
+use futures_util::future::join_all;
+use pgrx::prelude::*;
+use serde::Deserialize;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+/// The parameter is a JSON array of names; those that lead to no relation come back.
+const MISSING: &str = "SELECT COALESCE(pg_catalog.json_agg(n.name), '[]')::pg_catalog.text
+    FROM pg_catalog.json_array_elements_text($1::pg_catalog.json) n (name)
+    WHERE pg_catalog.to_regclass(n.name) IS NULL";
+
+/// What the controller shows of a worker; see `worker::snapshot`.
+#[derive(Deserialize)]
+struct Shown {
+    nodename: String,
+    nodeport: u16,
+    address: Option<IpAddr>,
+    nodeid: Option<i32>,
+    system_identifier: Option<i64>,
+    elsewhere: Vec<SocketAddr>,
+}
+
+impl Shown {
+    fn endpoint(&self) -> Option<SocketAddr> {
+        self.address.map(|address| SocketAddr::new(address, self.nodeport))
+    }
+
+    fn is_called(&self, name: &str, port: i32) -> bool {
+        let is_name = self.nodename == name
+            || self.address.is_some_and(|address| address.to_string() == name);
+        is_name && i32::from(self.nodeport) == port
+    }
+}
+
+/// A worker of `pg_dist_node`.
+#[derive(Deserialize)]
+struct Worker {
+    #[serde(flatten)]
+    node: Node,
+    groupid: i32,
+}
+
+pub fn accept(nodename: &str, nodeport: i32, force: bool) -> Result<(), Error> {
+    require_superuser("fleet.accept_server()")?;
+    require_coordinator("fleet.accept_server()")?;
+    // What there is now, and where.
+    autoregister(true)?;
+    require_undisputed()?;
+    let snapshot = snapshot_json()?.unwrap_or_default();
+    let shown: Vec<Shown> = serde_json::from_value(snapshot["workers"].clone())?;
+    let workers: Vec<Worker> = workers()?;
+    let name = format!("{nodename}:{nodeport}");
+    let is_meant =
+        |it: &&Worker| it.node.nodename == nodename && i32::from(it.node.nodeport) == nodeport;
+    let named = workers.iter().find(is_meant);
+    // A candidate's own name means that server alone.
+    let candidate = shown.iter().find(|it| it.nodeid.is_none() && it.is_called(nodename, nodeport));
+    let places: Vec<(SocketAddr, String)> = match (named, candidate) {
+        (Some(worker), _) => places(&shown, worker.node.nodeid)?,
+        (None, Some(it)) => it.endpoint().map(|at| (at, it.nodename.clone())).into_iter().collect(),
+        (None, None) => return Err(Error::NoSuchWorker(name)),
+    };
+    let settings = Settings::current().map_err(Error::Internal)?;
+    let (coordinator, credentials) = coordinator::read(false)?;
+    let prober = Prober::new(credentials.clone(), &coordinator, &settings);
+    let visits: Vec<Visit> = places
+        .iter()
+        .map(|(at, name)| Visit {
+            at: *at,
+            name: name.clone(),
+            nodeid: named.map(|it| it.node.nodeid),
+        })
+        .collect();
+    let answers = in_session(join_all(visits.iter().map(|visit| prober.ask(visit))))?;
+    let mut found: Vec<(&Worker, &Visit, Server)> = Vec::new();
+    for (visit, answer) in visits.iter().zip(answers) {
+        let Ok(server) = answer else { continue };
+        let group = server.membership.as_ref().map(|membership| membership.group_id);
+        let its = |worker: &&Worker| group == Some(worker.groupid);
+        let worker =
+            named.filter(its).or_else(|| workers.iter().find(|it| named.is_none() && its(it)));
+        let is_new = found.iter().all(|(.., other)| !other.is_same(&server));
+        if let Some(worker) = worker.filter(|_| !server.in_recovery && is_new) {
+            found.push((worker, visit, server));
+        }
+    }
+    let (worker, visit, server) = match found.as_slice() {
+        [one] => one,
+        [] => return Err(Error::NobodyToAccept(name)),
+        several => {
+            let at: Vec<String> =
+                several.iter().map(|(_, visit, _)| visit.at.to_string()).collect();
+            return Err(Error::SeveralToAccept { node: name, servers: at.join(", ") });
+        }
+    };
+    let (theirs, ours) = (server.version_num / 10_000, coordinator.version_num / 10_000);
+    if theirs != ours {
+        return Err(Error::OtherMajor { theirs, ours });
+    }
+    let missing = missing(worker, visit, &credentials, settings.probe_timeout)?;
+    if !missing.is_empty() && !force {
+        return Err(Error::ShardsMissing { node: name, shards: list(&missing) });
+    }
+    let mark = match server.marks {
+        Some(_) => Some(in_session(marks::leave(
+            &credentials,
+            &visit.name,
+            visit.at,
+            server.system_identifier,
+        ))??),
+        None => None,
+    };
+    let node = (worker.node.nodename.as_str(), i32::from(worker.node.nodeport));
+    acceptance::accept(worker.node.nodeid, node, &server.lineage(), mark.as_ref(), &missing)?;
+    wake_controller_after_commit();
+    notice!("the server at {} is the worker {}:{} from now on", visit.at, node.0, node.1);
+    Ok(())
+}
+
+/// Where the server of a node may be: where its row leads, where the controller has seen it besides, and
+/// at candidates that have its identity.
+fn places(shown: &[Shown], nodeid: i32) -> Result<Vec<(SocketAddr, String)>, Error> {
+    let identity: Option<i64> = read_one(
+        "SELECT i.system_identifier FROM fleet.identities i WHERE i.nodeid OPERATOR(pg_catalog.=) $1",
+        &[nodeid.into()],
+    )?;
+    let is_kin = |it: &&Shown| it.nodeid.is_none() && it.system_identifier == identity;
+    let own = shown.iter().filter(|it| it.nodeid == Some(nodeid)).flat_map(|it| {
+        let all = it.endpoint().into_iter().chain(it.elsewhere.iter().copied());
+        all.map(|at| (at, it.nodename.clone()))
+    });
+    let kin = shown.iter().filter(|_| identity.is_some()).filter(is_kin);
+    let kin = kin.filter_map(|it| Some((it.endpoint()?, it.nodename.clone())));
+    Ok(own.chain(kin).collect())
+}
+
+fn workers() -> Result<Vec<Worker>, Error> {
+    value(
+        "SELECT COALESCE(pg_catalog.json_agg(pg_catalog.json_build_object(
+           'nodeid', d.nodeid, 'nodename', d.nodename, 'nodeport', d.nodeport,
+           'groupid', d.groupid)), '[]')::pg_catalog.text
+         FROM pg_catalog.pg_dist_node d
+         WHERE d.groupid OPERATOR(pg_catalog.<>) 0
+           AND d.noderole::pg_catalog.text OPERATOR(pg_catalog.=) 'primary'",
+        &[],
+    )
+}
+
+/// Shards that the coordinator has placed on the node and that the server does not have.
+fn missing(
+    worker: &Worker,
+    visit: &Visit,
+    credentials: &Credentials,
+    login: Duration,
+) -> Result<Vec<String>, Error> {
+    let shards = serde_json::to_string(&acceptance::shards(worker.groupid)?)?;
+    let node = Node {
+        nodeid: worker.node.nodeid,
+        nodename: visit.at.ip().to_string(),
+        nodeport: visit.at.port(),
+    };
+    let bounds = Bounds { login, deadline: Duration::from_secs(60) };
+    let question = Question { statement: MISSING, bounds, most_bytes: 64 << 20 };
+    let answers: Vec<Answer> = ask::ask(&[(node, vec![shards])], &question, credentials)?;
+    let answer = answers.into_iter().next().unwrap_or_else(|| Ok("[]".into()))?;
+    Ok(serde_json::from_str(&answer)?)
+}
+
+fn list(names: &[String]) -> String {
+    const MOST: usize = 20;
+    let more = names.len().saturating_sub(MOST);
+    let more = (more > 0).then(|| format!("and {more} more"));
+    names.iter().take(MOST).cloned().chain(more).collect::<Vec<_>>().join(", ")
+}

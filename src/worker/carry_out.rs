@@ -1,0 +1,114 @@
+//! Owns carrying a plan out, in the order of what it is worth: first whatever keeps the rows of registered
+//! workers right, then those who want to join, then what removed servers have left.
+//! Must not talk to a server inside a transaction, nor let one that joins hold up one that moves.
+
+use crate::apply::nodes::{self, Marks, Outcome};
+use crate::apply::{claims, leftovers, marks};
+use crate::backend::transaction::transaction;
+use crate::error::Error;
+use crate::net::credentials::Credentials;
+use crate::net::login::Login;
+use crate::observe::network::Network;
+use decide::membership::change::{Change, Subject};
+use decide::membership::lineage::Mark;
+use futures_util::future::join_all;
+
+/// Makes the changes, each as far as it can be made. A signal leaves the rest for the next cycle.
+pub fn carry_out(network: &Network, credentials: &Credentials, changes: &[Change]) -> Vec<Outcome> {
+    let is_joining = |change: &&Change| matches!(change, Change::Register { .. });
+    let is_cleaning = |change: &&Change| matches!(change, Change::Clean { .. });
+    let of = |is_it: &dyn Fn(&&Change) -> bool| -> Vec<Change> {
+        changes.iter().filter(|change| is_it(change)).cloned().collect()
+    };
+    let of_rows = of(&|change| !is_joining(change) && !is_cleaning(change));
+    let mut outcomes = keep(network, credentials, of_rows);
+    // Whoever is added would be given the coordinator's address.
+    let has_stale_address = outcomes.iter().any(|Outcome { change, result, .. }| {
+        matches!(change, Change::SetCoordinatorHost { .. }) && result.is_err()
+    });
+    if !has_stale_address {
+        outcomes.extend(join(network, credentials, of(&is_joining)));
+    }
+    outcomes.extend(clean(network, credentials, of(&is_cleaning)));
+    outcomes
+}
+
+/// Changes of registered workers: their servers are marked before their rows lead there.
+fn keep(network: &Network, credentials: &Credentials, changes: Vec<Change>) -> Vec<Outcome> {
+    let marking = changes.iter().map(|change| mark(credentials, change));
+    let Some(results) = network.perform(join_all(marking)) else { return Vec::new() };
+    let (mut left, mut ready, mut outcomes) = (Marks::new(), Vec::new(), Vec::new());
+    for (change, result) in changes.into_iter().zip(results) {
+        match result {
+            Ok(mark) => {
+                left.extend(mark);
+                ready.push(change);
+            }
+            Err(error) => outcomes.push(Outcome::new(change, Err(error))),
+        }
+    }
+    for mut outcome in nodes::apply(&ready, &left) {
+        outcome.mark = match outcome.change.subject() {
+            Subject::Node(nodeid) => left.remove(&nodeid),
+            _ => None,
+        };
+        outcomes.push(outcome);
+    }
+    outcomes
+}
+
+/// The mark that a change leaves in the data of a server, where it does.
+async fn mark(credentials: &Credentials, change: &Change) -> Result<Option<(i32, Mark)>, Error> {
+    let (nodeid, nodename, endpoint, system_identifier) = match change {
+        Change::Mark { nodeid, nodename, endpoint, system_identifier } => {
+            (nodeid, nodename, endpoint, system_identifier)
+        }
+        // A version of the extension that has no table for marks is followed without.
+        Change::UpdateAddress { nodeid, nodename, endpoint, lineage, .. }
+            if lineage.marks.is_some() =>
+        {
+            (nodeid, nodename, endpoint, &lineage.system_identifier)
+        }
+        _ => return Ok(None),
+    };
+    let mark = marks::leave(credentials, nodename, *endpoint, *system_identifier).await?;
+    Ok(Some((*nodeid, mark)))
+}
+
+/// Adds those that could be claimed, under their claims.
+fn join(network: &Network, credentials: &Credentials, changes: Vec<Change>) -> Vec<Outcome> {
+    let claiming = changes.iter().map(|change| claim(credentials, change));
+    let Some(results) = network.perform(join_all(claiming)) else { return Vec::new() };
+    let (mut claimed, mut logins, mut outcomes) = (Vec::new(), Vec::new(), Vec::new());
+    for (change, result) in changes.into_iter().zip(results) {
+        match result {
+            Ok(login) => {
+                claimed.push(change);
+                logins.extend(login);
+            }
+            Err(error) => outcomes.push(Outcome::new(change, Err(error))),
+        }
+    }
+    outcomes.extend(nodes::apply(&claimed, &Marks::new()));
+    // The claims end here, when the servers know whose they are.
+    drop(logins);
+    outcomes
+}
+
+async fn claim(credentials: &Credentials, change: &Change) -> Result<Option<Login>, Error> {
+    let Change::Register { nodename, endpoint, .. } = change else { return Ok(None) };
+    claims::claim(credentials, nodename, *endpoint).await.map(Some)
+}
+
+/// Drops what removed servers have left.
+fn clean(network: &Network, credentials: &Credentials, changes: Vec<Change>) -> Vec<Outcome> {
+    let dropping = changes.iter().map(|change| leftovers::drop_relations(credentials, change));
+    let Some(results) = network.perform(join_all(dropping)) else { return Vec::new() };
+    let cleaned = changes.into_iter().zip(results).map(|(change, result)| {
+        let result = result
+            .and_then(|system_identifier| transaction(|| leftovers::set_clean(system_identifier)))
+            .map(|()| None);
+        Outcome::new(change, result)
+    });
+    cleaned.collect()
+}
