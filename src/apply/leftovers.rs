@@ -4,8 +4,8 @@
 //! Must not drop anything unless the server is that one and in no cluster, in the same transaction.
 
 use crate::error::Error;
+use crate::net::ask::{self, Bounds};
 use crate::net::credentials::Credentials;
-use crate::net::login::Login;
 use decide::membership::change::Change;
 use pgrx::prelude::*;
 use std::time::Duration;
@@ -19,15 +19,20 @@ pub async fn drop_relations(credentials: &Credentials, change: &Change) -> Resul
         return Err(Error::Internal("not a change of another server".into()));
     };
     let dropping = async {
-        let parameters =
-            credentials.parameters(nodename, *endpoint, None).map_err(Error::Internal)?;
-        let mut login = Login::connect(&parameters).await?;
+        let bounds = Bounds { login: DEADLINE, deadline: DEADLINE };
+        let mut login = ask::visit(nodename, *endpoint, None, bounds, credentials).await?;
         login.command("BEGIN").await?;
         login.command("SET LOCAL lock_timeout = '2s'").await?;
-        login.command(&format!("SET LOCAL statement_timeout = {}", DEADLINE.as_millis())).await?;
         // Without its Citus, nothing of Citus is left on it.
-        let has_citus = "SELECT (pg_catalog.to_regclass('pg_catalog.pg_dist_local_group') IS NOT NULL)::pg_catalog.text";
-        if login.value(has_citus, &[]).await? != "true" {
+        let is_without_citus = login
+            .value(
+                "SELECT (s.system_identifier OPERATOR(pg_catalog.=) $1::pg_catalog.int8
+                         AND pg_catalog.to_regclass('pg_catalog.pg_dist_local_group') IS NULL)::pg_catalog.text
+                 FROM pg_catalog.pg_control_system() s",
+                &[&system_identifier.to_string()],
+            )
+            .await?;
+        if is_without_citus == "true" {
             return Ok(*system_identifier);
         }
         // Joining a cluster writes this table: nobody can add the server meanwhile.

@@ -66,6 +66,30 @@ pub fn attend() {
     }
 }
 
+/// Keeps every signal away from the calling thread, and from those that it starts meanwhile for good.
+pub struct Blocked {
+    before: libc::sigset_t,
+}
+
+impl Blocked {
+    pub fn all() -> Self {
+        // SAFETY: both sets are this function's own, and are filled in before they are read.
+        unsafe {
+            let (mut all, mut before) = (std::mem::zeroed(), std::mem::zeroed());
+            libc::sigfillset(&mut all);
+            libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before);
+            Self { before }
+        }
+    }
+}
+
+impl Drop for Blocked {
+    fn drop(&mut self) {
+        // SAFETY: the mask that this thread had before.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &self.before, std::ptr::null_mut()) };
+    }
+}
+
 // pgrx wraps the handlers into Rust functions, which a signal cannot call, and leaves out
 // utils/timeout.h.
 unsafe extern "C-unwind" {

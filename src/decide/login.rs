@@ -14,6 +14,10 @@ pub enum LoginFailureKind {
     DatabaseMissing,
     StartingUp,
     TooManyConnections,
+    /// What it wants to be proved is still being computed.
+    Computing,
+    /// Others have computations under way, and no more strangers are logged in to meanwhile.
+    Crowded,
     /// The answer was not PostgreSQL's, was too large, or broke off.
     Protocol,
     Other,
@@ -32,6 +36,8 @@ impl LoginFailureKind {
             Self::DatabaseMissing => "database missing",
             Self::StartingUp => "starting up",
             Self::TooManyConnections => "too many connections",
+            Self::Computing => "computing",
+            Self::Crowded => "crowded",
             Self::Protocol => "protocol",
             Self::Other => "other",
         }

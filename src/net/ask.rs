@@ -5,6 +5,7 @@
 use super::credentials::Credentials;
 use super::crowd::Crowd;
 use super::dns::Dns;
+use super::helpers::{self, Errand};
 use super::login::Login;
 use crate::backend::signals;
 use crate::error::Error;
@@ -32,9 +33,22 @@ pub async fn visit(
     bounds: Bounds,
     credentials: &Credentials,
 ) -> Result<Login, LoginFailure> {
-    let mut parameters = credentials
+    let errand = Errand { at: endpoint, is_stranger: nodeid.is_none() };
+    if let Some((kind, message)) = helpers::objection(errand) {
+        return Err(failure(kind, &message));
+    }
+    let parameters = credentials
         .parameters(name, endpoint, nodeid)
         .map_err(|message| failure(LoginFailureKind::Other, &message))?;
+    let parameters = bounded(parameters, bounds);
+    match tokio::time::timeout(bounds.login, Login::connect(&parameters, errand)).await {
+        Ok(login) => login,
+        Err(_) => Err(late_at(endpoint, bounds.login)),
+    }
+}
+
+/// With the same bounds for the server.
+fn bounded(mut parameters: Vec<(String, String)>, bounds: Bounds) -> Vec<(String, String)> {
     let ours = format!(
         "-c statement_timeout={} -c client_connection_check_interval=200 -c idle_session_timeout=0",
         bounds.deadline.as_millis()
@@ -43,10 +57,7 @@ pub async fn visit(
         Some((_, options)) => *options = format!("{options} {ours}"),
         None => parameters.push(("options".to_owned(), ours)),
     }
-    match tokio::time::timeout(bounds.login, Login::connect(&parameters)).await {
-        Ok(login) => login,
-        Err(_) => Err(late(bounds.login)),
-    }
+    parameters
 }
 
 /// One statement that gives one value, for every node the same but for its parameters.
@@ -129,8 +140,16 @@ async fn addresses(name: &str, dns: Result<&Dns, &str>) -> Result<Vec<IpAddr>, L
     dns.addresses(&name).await.map_err(|(_, why)| unresolvable(&why))
 }
 
+/// Of a server that did not let us in in time. What it has us compute goes on.
+pub fn late_at(endpoint: SocketAddr, deadline: Duration) -> LoginFailure {
+    match helpers::objection(Errand { at: endpoint, is_stranger: false }) {
+        Some((kind, message)) => failure(kind, &message),
+        None => late(deadline),
+    }
+}
+
 /// Of a server that did not say anything in time.
-pub fn late(deadline: Duration) -> LoginFailure {
+fn late(deadline: Duration) -> LoginFailure {
     failure(LoginFailureKind::Timeout, &format!("nothing within {} ms", deadline.as_millis()))
 }
 

@@ -1,7 +1,8 @@
-//! Owns the async runtime: many conversations with other servers at the same time, on this process's one
+//! Owns the async runtime: many conversations with other servers at the same time, on this process's own
 //! thread, which gives way to a signal at any moment.
 //! Must not call PostgreSQL from inside the runtime, except to see whether a signal has come.
 
+use super::helpers;
 use crate::backend::signals;
 use crate::error::Error;
 use futures_util::StreamExt;
@@ -87,6 +88,7 @@ pub fn in_session<O>(work: impl Future<Output = O>) -> Result<O, Error> {
 }
 
 fn runtime() -> Result<Runtime, Error> {
+    helpers::prepare();
     // One thread, this one: PostgreSQL's signal handlers must not run on another.
     let runtime = Builder::new_current_thread().enable_all().build();
     runtime.map_err(|error| Error::Internal(format!("no async runtime: {error}")))

@@ -2,10 +2,12 @@
 //! Must not touch PostgreSQL's own machinery: it runs inside the async runtime, where an ERROR
 //! could not unwind.
 
+use super::helpers::{self, Errand};
 use crate::error::one_line;
 use decide::login::{LoginFailure, LoginFailureKind};
 use pq_sys as pq;
 use std::ffi::{CStr, CString, c_char, c_int};
+use std::io;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -24,9 +26,34 @@ pub struct Login {
     allowance: usize,
 }
 
+// SAFETY: libpq lets any thread use a connection, as long as only one does; whoever owns this is the one.
+unsafe impl Send for Login {}
+
 impl Login {
     /// Logs in with libpq keywords and values; the caller bounds the time by dropping the future.
-    pub async fn connect(parameters: &[(String, String)]) -> Result<Self> {
+    pub async fn connect(parameters: &[(String, String)], errand: Errand) -> Result<Self> {
+        use pq::PostgresPollingStatusType as Poll;
+        let parameters = parameters.to_vec();
+        let begun = helpers::perform(errand, move || Self::begin(&parameters)).await;
+        let mut login = begun.map_err(no_helper)??;
+        let mut wanted = Poll::PGRES_POLLING_WRITING;
+        while wanted != Poll::PGRES_POLLING_OK {
+            if wanted == Poll::PGRES_POLLING_READING {
+                login.ready(Interest::READABLE).await?;
+                login.spend()?;
+            } else {
+                login.ready(Interest::WRITABLE).await?;
+            }
+            let taken = helpers::perform(errand, move || login.step()).await;
+            (login, wanted) = taken.map_err(no_helper)??;
+        }
+        // SAFETY: the connection is valid until `drop`.
+        unsafe { pq::PQsetnonblocking(login.connection, 1) };
+        Ok(login)
+    }
+
+    /// On a helper, as every step of a login.
+    fn begin(parameters: &[(String, String)]) -> Result<Self> {
         let texts: Vec<(CString, CString)> = parameters
             .iter()
             .map(|(key, value)| Ok((c_string(key)?, c_string(value)?)))
@@ -41,7 +68,7 @@ impl Login {
         if connection.is_null() {
             return Err(failure(LoginFailureKind::Other, "out of memory"));
         }
-        let mut login = Self { connection, allowance: MOST_BYTES };
+        let login = Self { connection, allowance: MOST_BYTES };
         // SAFETY: the connection is valid until `drop`.
         unsafe {
             // The SQLSTATE of a refused login is in the message only at this verbosity.
@@ -49,36 +76,25 @@ impl Login {
             // By default whatever a stranger has to say would end up in our server's log.
             pq::PQsetNoticeReceiver(connection, Some(ignore), std::ptr::null_mut());
         }
-        login.establish().await?;
-        // SAFETY: as above.
-        unsafe { pq::PQsetnonblocking(connection, 1) };
-        Ok(login)
+        match login.status() {
+            pq::ConnStatusType::CONNECTION_BAD => Err(login.failed_in(login.status())),
+            _ => Ok(login),
+        }
     }
 
-    async fn establish(&mut self) -> Result<()> {
-        use pq::PostgresPollingStatusType as Poll;
-        let mut phase = self.status();
-        let mut wanted = Poll::PGRES_POLLING_WRITING;
-        loop {
-            match wanted {
-                Poll::PGRES_POLLING_OK => return Ok(()),
-                Poll::PGRES_POLLING_READING => {
-                    self.ready(Interest::READABLE).await?;
-                    self.spend()?;
-                }
-                Poll::PGRES_POLLING_WRITING
-                    if self.status() != pq::ConnStatusType::CONNECTION_BAD =>
-                {
-                    self.ready(Interest::WRITABLE).await?;
-                }
-                _ => return Err(classify(phase, self.wants_password(), &self.message())),
-            }
-            let before = self.status();
-            // SAFETY: the connection is valid until `drop`, and polled only when its socket is ready.
-            wanted = unsafe { pq::PQconnectPoll(self.connection) };
-            // When polling fails the status is BAD: the phase that failed is the one before.
-            phase = if before == pq::ConnStatusType::CONNECTION_BAD { phase } else { before };
+    /// Goes on with the login, which is ready for it, and says what it wants next.
+    fn step(self) -> Result<(Self, pq::PostgresPollingStatusType)> {
+        // When polling fails the status is BAD: the phase that failed is the one before.
+        let phase = self.status();
+        // SAFETY: the connection is valid until `drop`, and polled only when its socket is ready.
+        match unsafe { pq::PQconnectPoll(self.connection) } {
+            pq::PostgresPollingStatusType::PGRES_POLLING_FAILED => Err(self.failed_in(phase)),
+            wanted => Ok((self, wanted)),
         }
+    }
+
+    fn failed_in(&self, phase: pq::ConnStatusType) -> LoginFailure {
+        classify(phase, self.wants_password(), &self.message())
     }
 
     /// Lets the server send this many bytes more than a probe needs.
@@ -254,13 +270,17 @@ unsafe fn text(pointer: *const c_char) -> String {
     unsafe { CStr::from_ptr(pointer) }.to_string_lossy().into_owned()
 }
 
+fn no_helper(error: io::Error) -> LoginFailure {
+    failure(LoginFailureKind::Other, &format!("no thread to log in on: {error}"))
+}
+
 fn failure(kind: LoginFailureKind, message: &str) -> LoginFailure {
     LoginFailure { kind, message: one_line(message) }
 }
 
-/// What a failed login means. libpq's texts follow the server's locale, so nothing here compares
-/// prose: a refusal of the server has its SQLSTATE in it, a failed system call the text that
-/// strerror(3) gives in the same locale, and the rest follows from the phase that failed.
+/// What a failed login means. The server's texts are in its own language, so its refusal is known by its
+/// SQLSTATE. A failed system call has the text that strerror(3) gives; for helpers, on which this runs, that
+/// is English, and so are libpq's own words. The rest follows from the phase that failed.
 fn classify(phase: pq::ConnStatusType, wants_password: bool, message: &str) -> LoginFailure {
     use LoginFailureKind as Kind;
     if let Some((sqlstate, words)) = server_refusal(message) {
@@ -275,6 +295,8 @@ fn classify(phase: pq::ConnStatusType, wants_password: bool, message: &str) -> L
         return failure(kind, words);
     }
     let says = |errno| message.contains(&strerror(errno));
+    // libpq quotes the requirement that the server's demand would break.
+    let breaks = |required| message.contains(&format!("requirement \"{required}\""));
     let kind = match phase {
         _ if says(libc::ECONNREFUSED) => Kind::Refused,
         _ if [libc::EHOSTUNREACH, libc::ENETUNREACH, libc::ENETDOWN, libc::EHOSTDOWN]
@@ -285,8 +307,7 @@ fn classify(phase: pq::ConnStatusType, wants_password: bool, message: &str) -> L
         }
         _ if says(libc::ETIMEDOUT) => Kind::Timeout,
         pq::ConnStatusType::CONNECTION_SSL_STARTUP => Kind::Tls,
-        // libpq quotes the requirement that the server's demand would break.
-        _ if wants_password || message.contains(NO_CLEARTEXT) => Kind::WrongPassword,
+        _ if wants_password || breaks(NO_CLEARTEXT) => Kind::WrongPassword,
         pq::ConnStatusType::CONNECTION_STARTED | pq::ConnStatusType::CONNECTION_BAD => Kind::Other,
         _ => Kind::Protocol,
     };

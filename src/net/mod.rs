@@ -5,4 +5,5 @@ pub mod ask;
 pub mod credentials;
 pub mod crowd;
 pub mod dns;
+mod helpers;
 pub mod login;

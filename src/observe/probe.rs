@@ -2,7 +2,7 @@
 //! Must not change anything there; both statements only read catalogs.
 
 use crate::error::one_line;
-use crate::net::ask::{self, Bounds, late};
+use crate::net::ask::{self, Bounds, late_at};
 use crate::net::credentials::Credentials;
 use crate::net::dns::Resolvers;
 use crate::settings::Settings;
@@ -65,7 +65,7 @@ impl Prober {
     pub async fn ask(&self, visit: &Visit) -> ProbeResult {
         tokio::time::timeout(self.deadline, self.interview(visit))
             .await
-            .unwrap_or_else(|_| Err(late(self.deadline)))
+            .unwrap_or_else(|_| Err(late_at(visit.at, self.deadline)))
     }
 
     async fn interview(&self, visit: &Visit) -> ProbeResult {

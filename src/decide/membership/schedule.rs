@@ -103,10 +103,11 @@ fn at_rate(endpoints: usize, per_second: u32) -> Duration {
     (Duration::from_secs(1) / per_second) * u32::try_from(endpoints).unwrap_or(u32::MAX)
 }
 
-/// Whether the last question ran into its deadline. Asking again sooner would bring nothing: the answer
-/// takes longer than the patience with one that fails.
+/// Whether the last question ran into its deadline, or into a computation that goes on. Asking again sooner
+/// would bring nothing: the answer takes longer than the patience with one that fails.
 fn hangs(endpoint: &Endpoint) -> bool {
-    endpoint.failure().is_some_and(|failure| failure.kind == LoginFailureKind::Timeout)
+    use LoginFailureKind::{Computing, Crowded, Timeout};
+    endpoint.failure().is_some_and(|failure| matches!(failure.kind, Timeout | Computing | Crowded))
 }
 
 /// Whether a candidate's name is to be asked for again along with its next probe. Where none was found,

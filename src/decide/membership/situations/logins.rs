@@ -97,6 +97,24 @@ pub(super) const TABLE: &[Row] = &[
         Do("Raise max_connections there or close sessions."),
     ),
     row(
+        "login_computing",
+        &[Login(Kind::Computing)],
+        "what it wants to be proved takes too long to compute: {message}",
+        "It asked for more iterations of SCRAM than can be computed within citus_fleet.probe_timeout. It is asked again when the computation is over.",
+        Do(
+            "Give the role there a password that was set with the usual scram_iterations; take the endpoint out of the sources if it is not yours.",
+        ),
+    ),
+    row(
+        "logins_crowded",
+        &[Login(Kind::Crowded)],
+        "it is not asked for now: {message}",
+        "Too many endpoints have kept this server computing (login_computing). Registered workers are asked all the same.",
+        Do(
+            "Take the endpoints that are login_computing in fleet.workers out of the sources; it is asked when their computations are over.",
+        ),
+    ),
+    row(
         "not_postgresql",
         &[Login(Kind::Protocol)],
         "what answers there is not a working PostgreSQL server: {message}",

@@ -208,6 +208,8 @@ const CASES: &[Case] = &[
     ("database_missing", "10.0.0.9", || failing(LoginFailureKind::DatabaseMissing)),
     ("starting_up", "10.0.0.9", || failing(LoginFailureKind::StartingUp)),
     ("too_many_connections", "10.0.0.9", || failing(LoginFailureKind::TooManyConnections)),
+    ("login_computing", "10.0.0.9", || failing(LoginFailureKind::Computing)),
+    ("logins_crowded", "10.0.0.9", || failing(LoginFailureKind::Crowded)),
     ("not_postgresql", "10.0.0.9", || failing(LoginFailureKind::Protocol)),
     ("login_failed", "10.0.0.9", || failing(LoginFailureKind::Other)),
     // Hindrances

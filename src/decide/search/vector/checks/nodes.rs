@@ -54,9 +54,13 @@ pub fn silence(kind: Kind) -> Condition {
         | Kind::DatabaseMissing
         | Kind::StartingUp
         | Kind::TooManyConnections => Condition::Red,
-        Kind::Tls | Kind::WrongPassword | Kind::NotPermitted | Kind::Protocol | Kind::Other => {
-            Condition::Unknown
-        }
+        Kind::Tls
+        | Kind::WrongPassword
+        | Kind::NotPermitted
+        | Kind::Computing
+        | Kind::Crowded
+        | Kind::Protocol
+        | Kind::Other => Condition::Unknown,
     }
 }
 
