@@ -26,6 +26,7 @@ static NAMESERVER: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::
 static ALLOWED_NETWORKS: GucSetting<Option<CString>> =
     GucSetting::<Option<CString>>::new(Some(c"private"));
 static ALLOWED_NAMES: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+static UNBOUND_PASSWORDS: GucSetting<bool> = GucSetting::<bool>::new(false);
 static MAX_WORKERS: GucSetting<i32> = GucSetting::<i32>::new(1024);
 static COORDINATOR_HOST: GucSetting<Option<CString>> =
     GucSetting::<Option<CString>>::new(Some(c""));
@@ -90,6 +91,11 @@ impl Settings {
 /// `citus_fleet.database`: fixed when the server starts.
 pub fn database() -> CString {
     DATABASE.get().unwrap_or_default()
+}
+
+/// `citus_fleet.unbound_passwords`: whether strangers get a proof of the password that they could pass on.
+pub fn unbound_passwords() -> bool {
+    UNBOUND_PASSWORDS.get()
 }
 
 /// `citus_fleet.health_timeout`: how long a reader of the health views waits for the nodes.
@@ -262,6 +268,9 @@ pub fn define(preloaded: bool) {
         GucContext::Sighup,
         Some(check_names),
     );
+    GucRegistry::define_bool_guc(c"citus_fleet.unbound_passwords", c"Whether a server that is not registered may get a password proof that it could relay or crack.",
+        c"Needed where nodes log in to each other by password without TLS, or by md5: whoever answers at an address that DNS gives can then log in to other nodes as the superuser.",
+        &UNBOUND_PASSWORDS, GucContext::Sighup, GucFlags::default());
     GucRegistry::define_int_guc(
         c"citus_fleet.max_workers",
         c"More endpoints than this in the answers of the sources are refused.",

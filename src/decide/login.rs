@@ -10,6 +10,8 @@ pub enum LoginFailureKind {
     Timeout,
     Tls,
     WrongPassword,
+    /// A stranger wants a proof of the password that is not bound to the connection it is sent over.
+    PasswordNotBound,
     NotPermitted,
     DatabaseMissing,
     StartingUp,
@@ -32,6 +34,7 @@ impl LoginFailureKind {
             Self::Timeout => "timeout",
             Self::Tls => "TLS",
             Self::WrongPassword => "wrong password",
+            Self::PasswordNotBound => "password not bound",
             Self::NotPermitted => "not permitted",
             Self::DatabaseMissing => "database missing",
             Self::StartingUp => "starting up",

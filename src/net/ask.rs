@@ -2,7 +2,7 @@
 //! nodes at the same time. Probes and questions have the same bounds, on both sides.
 //! Must not know what is asked, and must not change anything by itself.
 
-use super::credentials::Credentials;
+use super::credentials::{Credentials, Parameters};
 use super::crowd::Crowd;
 use super::dns::Dns;
 use super::helpers::{self, Errand};
@@ -25,7 +25,8 @@ pub struct Bounds {
     pub deadline: Duration,
 }
 
-/// Logs in at one address, as Citus would, to ask something within the bounds.
+/// Logs in at one address to ask something within the bounds, in the first way that `credentials` know and
+/// the server takes.
 pub async fn visit(
     name: &str,
     endpoint: SocketAddr,
@@ -37,18 +38,29 @@ pub async fn visit(
     if let Some((kind, message)) = helpers::objection(errand) {
         return Err(failure(kind, &message));
     }
-    let parameters = credentials
-        .parameters(name, endpoint, nodeid)
+    let ways = credentials
+        .ways(name, endpoint, nodeid)
         .map_err(|message| failure(LoginFailureKind::Other, &message))?;
-    let parameters = bounded(parameters, bounds);
-    match tokio::time::timeout(bounds.login, Login::connect(&parameters, errand)).await {
+    let logging_in = async {
+        let mut result = Err(failure(LoginFailureKind::Other, "no way to log in"));
+        for way in ways {
+            result = Login::connect(&bounded(way, bounds), errand).await;
+            let is_next =
+                |failure: &LoginFailure| failure.kind == LoginFailureKind::PasswordNotBound;
+            if !result.as_ref().is_err_and(is_next) {
+                break;
+            }
+        }
+        result
+    };
+    match tokio::time::timeout(bounds.login, logging_in).await {
         Ok(login) => login,
         Err(_) => Err(late_at(endpoint, bounds.login)),
     }
 }
 
 /// With the same bounds for the server.
-fn bounded(mut parameters: Vec<(String, String)>, bounds: Bounds) -> Vec<(String, String)> {
+fn bounded(mut parameters: Parameters, bounds: Bounds) -> Parameters {
     let ours = format!(
         "-c statement_timeout={} -c client_connection_check_interval=200 -c idle_session_timeout=0",
         bounds.deadline.as_millis()
@@ -149,7 +161,7 @@ pub fn late_at(endpoint: SocketAddr, deadline: Duration) -> LoginFailure {
 }
 
 /// Of a server that did not say anything in time.
-fn late(deadline: Duration) -> LoginFailure {
+pub fn late(deadline: Duration) -> LoginFailure {
     failure(LoginFailureKind::Timeout, &format!("nothing within {} ms", deadline.as_millis()))
 }
 

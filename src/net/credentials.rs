@@ -1,7 +1,8 @@
-//! Owns how a probe logs in: exactly as a connection of Citus itself would.
+//! Owns how a login is made: as a connection of Citus itself would, except that strangers get no proof of the
+//! password that they could pass on.
 //! Must not be printed: it holds passwords, so it has no Debug and its errors no values.
 
-use super::login::NO_CLEARTEXT;
+use super::login::{NO_CLEARTEXT, NO_PROOF};
 use pq_sys as pq;
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
@@ -9,6 +10,9 @@ use std::net::SocketAddr;
 
 /// The node id under which `pg_dist_authinfo` keeps what holds for any node.
 const ANY_NODE: i32 = 0;
+
+/// Keywords and values for libpq; of a keyword that is there twice, the last one counts.
+pub type Parameters = Vec<(String, String)>;
 
 /// The login of Citus's connections (connection_configuration.c, `GetConnParams`): the parameters
 /// of `citus.node_conninfo`, the node's own, and those of `pg_dist_authinfo`.
@@ -20,21 +24,57 @@ pub struct Credentials {
     pub node_conninfo: String,
     /// `pg_dist_authinfo` of the user, by node id.
     pub authinfo: BTreeMap<i32, String>,
+    /// `citus_fleet.unbound_passwords`.
+    pub unbound_passwords: bool,
 }
 
 impl Credentials {
-    /// libpq keywords and values for one server. `name` is what Citus would connect to and what a
-    /// certificate is checked against; the address is pinned, so it is not resolved again.
-    pub fn parameters(
+    /// How to log in to one server: each way is tried where the server wants a proof that the one before
+    /// does not give. `name` is what Citus would connect to and what a certificate is checked against.
+    ///
+    /// Whoever answers for a registered worker is logged in to as Citus does it all the time. Anybody else
+    /// may be at an address that DNS gave, to pass the login on to another server: unless a certificate has
+    /// proved who it is, it gets no proof, or one that is bound to this very TLS connection.
+    pub fn ways(
         &self,
         name: &str,
         endpoint: SocketAddr,
         nodeid: Option<i32>,
-    ) -> Result<Vec<(String, String)>, String> {
+    ) -> Result<Vec<Parameters>, String> {
+        let mut parameters = self.parameters(name, endpoint, nodeid)?;
+        let sslmode = last(&parameters, "sslmode").unwrap_or_default().to_owned();
+        if sslmode.starts_with("verify-") {
+            return Ok(vec![parameters]);
+        }
+        if nodeid.is_some() || self.unbound_passwords {
+            push(&mut parameters, "require_auth", NO_CLEARTEXT);
+            return Ok(vec![parameters]);
+        }
+        // A ticket of Kerberos is a proof too, and what is encrypted with it has no channel to bind to.
+        push(&mut parameters, "gssencmode", "disable");
+        // With `allow`, TLS would be tried only after a login without it had failed.
+        if sslmode == "allow" {
+            push(&mut parameters, "sslmode", "prefer");
+        }
+        let is_password_known = last(&parameters, "password").is_some();
+        let mut bound = parameters.clone();
+        push(&mut bound, "channel_binding", "require");
+        push(&mut parameters, "require_auth", NO_PROOF);
+        // A password file is known to libpq alone.
+        Ok(if is_password_known { vec![bound, parameters] } else { vec![parameters, bound] })
+    }
+
+    /// What Citus would log in with, with the address pinned, so that it is not resolved again.
+    fn parameters(
+        &self,
+        name: &str,
+        endpoint: SocketAddr,
+        nodeid: Option<i32>,
+    ) -> Result<Parameters, String> {
         let mut parameters =
             parse(&self.node_conninfo).ok_or("citus.node_conninfo is malformed")?;
         // Citus takes a `host` in node_conninfo for the name that certificates carry.
-        if !has(&parameters, "host") {
+        if last(&parameters, "host").is_none() {
             push(&mut parameters, "host", name);
         }
         push(&mut parameters, "hostaddr", &endpoint.ip().to_string());
@@ -49,27 +89,20 @@ impl Credentials {
         if let Some(authinfo) = authinfo {
             parameters.extend(parse(authinfo).ok_or("a row of pg_dist_authinfo is malformed")?);
         }
-        // Whoever answers at an address that DNS gave gets no password in the clear, unless a
-        // certificate has proved who it is.
-        let is_verified =
-            parameters.iter().any(|(key, value)| key == "sslmode" && value.starts_with("verify-"));
-        if !is_verified {
-            push(&mut parameters, "require_auth", NO_CLEARTEXT);
-        }
         Ok(parameters)
     }
 }
 
-fn has(parameters: &[(String, String)], key: &str) -> bool {
-    parameters.iter().any(|(known, _)| known == key)
+fn last<'a>(parameters: &'a [(String, String)], key: &str) -> Option<&'a str> {
+    parameters.iter().rev().find(|(known, _)| known == key).map(|(_, value)| value.as_str())
 }
 
-fn push(parameters: &mut Vec<(String, String)>, key: &str, value: &str) {
+fn push(parameters: &mut Parameters, key: &str, value: &str) {
     parameters.push((key.to_owned(), value.to_owned()));
 }
 
 /// The parameters that a connection string sets; nothing when it is malformed.
-fn parse(conninfo: &str) -> Option<Vec<(String, String)>> {
+fn parse(conninfo: &str) -> Option<Parameters> {
     let conninfo = CString::new(conninfo).ok()?;
     // SAFETY: a NUL-terminated string; no error message is asked for, since it would quote values.
     let options = unsafe { pq::PQconninfoParse(conninfo.as_ptr(), std::ptr::null_mut()) };
@@ -102,51 +135,80 @@ mod tests {
             database: "app".into(),
             node_conninfo: node_conninfo.into(),
             authinfo: authinfo.iter().map(|(id, info)| (*id, (*info).to_owned())).collect(),
+            unbound_passwords: false,
         }
     }
 
-    fn last<'a>(parameters: &'a [(String, String)], key: &str) -> Option<&'a str> {
-        parameters.iter().rev().find(|(known, _)| known == key).map(|(_, value)| value.as_str())
+    fn ways(credentials: &Credentials, nodeid: Option<i32>) -> Vec<Parameters> {
+        credentials.ways("w1.example", "10.0.0.1:6000".parse().unwrap(), nodeid).unwrap()
+    }
+
+    /// The one value that all ways have.
+    #[track_caller]
+    fn value<'a>(ways: &'a [Parameters], key: &str) -> Option<&'a str> {
+        let value = last(&ways[0], key);
+        assert!(ways.iter().all(|way| last(way, key) == value), "{key}");
+        value
     }
 
     #[test]
     fn the_address_is_pinned_and_the_name_kept_for_the_certificate() {
-        let parameters = credentials("sslmode=verify-full sslrootcert=/tls/ca.crt", &[])
-            .parameters("w1.example", "10.0.0.1:6000".parse().unwrap(), None)
-            .unwrap();
-        assert_eq!(last(&parameters, "host"), Some("w1.example"));
-        assert_eq!(last(&parameters, "hostaddr"), Some("10.0.0.1"));
-        assert_eq!(last(&parameters, "port"), Some("6000"));
-        assert_eq!(last(&parameters, "sslmode"), Some("verify-full"));
-        assert_eq!(last(&parameters, "require_auth"), None);
+        let ways = ways(&credentials("sslmode=verify-full sslrootcert=/tls/ca.crt", &[]), None);
+        assert_eq!(ways.len(), 1);
+        assert_eq!(value(&ways, "host"), Some("w1.example"));
+        assert_eq!(value(&ways, "hostaddr"), Some("10.0.0.1"));
+        assert_eq!(value(&ways, "port"), Some("6000"));
+        assert_eq!(value(&ways, "sslmode"), Some("verify-full"));
+        assert_eq!(value(&ways, "require_auth"), None);
     }
 
     #[test]
     fn a_node_has_its_own_password_before_the_one_for_any_node() {
         let credentials =
             credentials("sslmode=require", &[(0, "password=any"), (7, "password='its own'")]);
-        let password = |nodeid| {
-            let parameters =
-                credentials.parameters("h", "10.0.0.1:1".parse().unwrap(), nodeid).unwrap();
-            last(&parameters, "password").unwrap().to_owned()
-        };
-        assert_eq!(password(Some(7)), "its own");
-        assert_eq!(password(Some(8)), "any");
-        assert_eq!(password(None), "any");
+        let password = |nodeid| value(&ways(&credentials, nodeid), "password").map(str::to_owned);
+        assert_eq!(password(Some(7)).unwrap(), "its own");
+        assert_eq!(password(Some(8)).unwrap(), "any");
+        assert_eq!(password(None).unwrap(), "any");
     }
 
     #[test]
     fn an_unverified_server_is_sent_no_password_in_the_clear() {
-        let parameters = credentials("sslmode=require", &[])
-            .parameters("h", "10.0.0.1:1".parse().unwrap(), None)
-            .unwrap();
-        assert_eq!(last(&parameters, "require_auth"), Some(NO_CLEARTEXT));
+        let mut credentials = credentials("sslmode=require", &[]);
+        assert_eq!(value(&ways(&credentials, Some(7)), "require_auth"), Some(NO_CLEARTEXT));
+        credentials.unbound_passwords = true;
+        assert_eq!(value(&ways(&credentials, None), "require_auth"), Some(NO_CLEARTEXT));
+    }
+
+    #[test]
+    fn a_stranger_gets_no_proof_or_one_that_is_bound() {
+        let kinds = |node_conninfo: &str, authinfo: &[(i32, &str)]| -> Vec<String> {
+            let ways = ways(&credentials(node_conninfo, authinfo), None);
+            assert_eq!(value(&ways, "gssencmode"), Some("disable"));
+            let kind = |way: &Parameters| match (
+                last(way, "require_auth"),
+                last(way, "channel_binding"),
+            ) {
+                (Some(NO_PROOF), None) => "none".to_owned(),
+                (None, Some("require")) => "bound".to_owned(),
+                other => format!("{other:?}"),
+            };
+            ways.iter().map(kind).collect()
+        };
+        // Most likely the one that will do is tried first.
+        assert_eq!(kinds("sslmode=require", &[]), ["none", "bound"]);
+        assert_eq!(kinds("sslmode=prefer", &[(0, "password=x")]), ["bound", "none"]);
+        assert_eq!(kinds("", &[(0, "sslcert=/c sslkey=/k")]), ["none", "bound"]);
+        // What the strictest of two says does not count where the other one is in force.
+        assert_eq!(kinds("sslmode=verify-full", &[(0, "sslmode=require")]), ["none", "bound"]);
+        let allowed = ways(&credentials("sslmode=allow", &[]), None);
+        assert_eq!(value(&allowed, "sslmode"), Some("prefer"));
     }
 
     #[test]
     fn a_malformed_string_is_not_quoted() {
         let error = credentials("sslmode", &[(0, "password")])
-            .parameters("h", "10.0.0.1:1".parse().unwrap(), None)
+            .ways("h", "10.0.0.1:1".parse().unwrap(), None)
             .unwrap_err();
         assert_eq!(error, "citus.node_conninfo is malformed");
     }

@@ -14,6 +14,9 @@ use tokio::io::unix::AsyncFd;
 /// The value of `require_auth` that keeps a password from being sent as it is.
 pub const NO_CLEARTEXT: &str = "!password";
 
+/// The value of `require_auth` with which nothing is proved, except by a certificate.
+pub const NO_PROOF: &str = "none";
+
 /// More than this from a server in one login is not an answer to what a probe asks.
 const MOST_BYTES: usize = 1 << 20;
 
@@ -307,6 +310,8 @@ fn classify(phase: pq::ConnStatusType, wants_password: bool, message: &str) -> L
         }
         _ if says(libc::ETIMEDOUT) => Kind::Timeout,
         pq::ConnStatusType::CONNECTION_SSL_STARTUP => Kind::Tls,
+        // Whatever a server asks for, it got nothing: another way to log in may be tried.
+        _ if message.contains("channel binding") || breaks(NO_PROOF) => Kind::PasswordNotBound,
         _ if wants_password || breaks(NO_CLEARTEXT) => Kind::WrongPassword,
         pq::ConnStatusType::CONNECTION_STARTED | pq::ConnStatusType::CONNECTION_BAD => Kind::Other,
         _ => Kind::Protocol,
@@ -392,6 +397,18 @@ mod tests {
             kind(CONNECTION_AWAITING_RESPONSE, false, demanded),
             LoginFailureKind::WrongPassword
         );
+        for unbound in [
+            "authentication method requirement \"none\" failed: server requested SASL authentication",
+            "channel binding required, but SSL not in use",
+            "channel binding required, but server authenticated client without channel binding",
+            "channel binding required but not supported by server's authentication request",
+            "channel binding is required, but server did not offer an authentication method that supports channel binding",
+        ] {
+            assert_eq!(
+                kind(CONNECTION_AWAITING_RESPONSE, true, unbound),
+                LoginFailureKind::PasswordNotBound
+            );
+        }
         assert_eq!(
             kind(CONNECTION_AWAITING_RESPONSE, false, "expected authentication request, got x"),
             LoginFailureKind::Protocol

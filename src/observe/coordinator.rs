@@ -5,6 +5,7 @@
 use crate::backend::catalog::{current_database, is_installed, setting, value};
 use crate::error::Error;
 use crate::net::credentials::Credentials;
+use crate::settings;
 use decide::membership::coordinator::{CitusFacts, Coordinator};
 use pgrx::pg_sys;
 use std::collections::BTreeMap;
@@ -44,6 +45,7 @@ pub fn credentials() -> Result<Credentials, Error> {
         database: current_database(),
         node_conninfo: setting(c"citus.node_conninfo"),
         authinfo,
+        unbound_passwords: settings::unbound_passwords(),
         user,
     })
 }

@@ -76,6 +76,7 @@ fn facts() -> Result<Configuration, Error> {
         http: settings::http_listen().map(|listen| HttpFacts { listen, token: token() }),
         allows_every_network: Networks::parse(&setting(c"citus_fleet.allowed_networks"))
             .is_ok_and(|networks| networks.is_everything()),
+        unbound_passwords: settings::unbound_passwords(),
         workers: seen
             .workers
             .into_iter()

@@ -170,7 +170,8 @@ fn resident_kib(pid: u32) -> u64 {
 }
 
 fn passwords_come_from_pg_dist_authinfo() {
-    let cluster = Plan::workers(2).unannounced().start();
+    // There is no TLS here to bind them to.
+    let cluster = Plan::workers(2).unannounced().set("citus_fleet.unbound_passwords", "on").start();
     let [right, wrong] = &cluster.workers[..] else { unreachable!() };
     // Citus gives a new worker the coordinator's roles with their passwords, so all have one.
     cluster.coordinator.run("ALTER ROLE postgres PASSWORD 'canary-right'");

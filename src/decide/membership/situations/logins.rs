@@ -69,6 +69,15 @@ pub(super) const TABLE: &[Row] = &[
         ),
     ),
     row(
+        "password_not_bound",
+        &[Login(Kind::PasswordNotBound)],
+        "it asks for a proof of the password that whoever gets it could pass on: {message}",
+        "It is no registered worker, and wants a password without TLS, or by another method than scram-sha-256. No proof was sent.",
+        Do(
+            "Set ssl = on and scram-sha-256 in pg_hba.conf there, and sslmode=require or better in citus.node_conninfo. Where the network and DNS are trusted, set citus_fleet.unbound_passwords = on instead.",
+        ),
+    ),
+    row(
         "not_permitted",
         &[Login(Kind::NotPermitted)],
         "it does not let the coordinator in: {message}",

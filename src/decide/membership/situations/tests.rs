@@ -204,6 +204,7 @@ const CASES: &[Case] = &[
     ("no_answer", "10.0.0.9", || failing(LoginFailureKind::Timeout)),
     ("tls_failed", "10.0.0.9", || failing(LoginFailureKind::Tls)),
     ("wrong_password", "10.0.0.9", || failing(LoginFailureKind::WrongPassword)),
+    ("password_not_bound", "10.0.0.9", || failing(LoginFailureKind::PasswordNotBound)),
     ("not_permitted", "10.0.0.9", || failing(LoginFailureKind::NotPermitted)),
     ("database_missing", "10.0.0.9", || failing(LoginFailureKind::DatabaseMissing)),
     ("starting_up", "10.0.0.9", || failing(LoginFailureKind::StartingUp)),

@@ -56,6 +56,7 @@ pub fn silence(kind: Kind) -> Condition {
         | Kind::TooManyConnections => Condition::Red,
         Kind::Tls
         | Kind::WrongPassword
+        | Kind::PasswordNotBound
         | Kind::NotPermitted
         | Kind::Computing
         | Kind::Crowded
