@@ -10,6 +10,7 @@ pub mod dns;
 pub mod etcd;
 pub mod fleet;
 pub mod http;
+pub mod impostor;
 pub mod install;
 pub mod kubernetes;
 pub mod manifests;

@@ -23,6 +23,8 @@ pub enum Manner {
     EndlessNotices,
     /// Lets the client log in, and answers its query with rows without end.
     EndlessRows,
+    /// Asks for a SCRAM proof with as many iterations as the protocol can say.
+    EndlessScram,
     /// Closes as soon as it has accepted.
     Close,
 }
@@ -84,6 +86,18 @@ fn converse(mut stream: TcpStream, manner: Manner, stop: &AtomicBool) -> std::io
             let mut sink = [0; 1024];
             // Zero bytes are the client's end; a time-out is not.
             while going() && !matches!(stream.read(&mut sink), Ok(0)) {}
+        }
+        Manner::EndlessScram => {
+            skip_startup(&mut stream)?;
+            stream.write_all(&message(b'R', b"\0\0\0\x0aSCRAM-SHA-256\0\0"))?;
+            let mut hello = [0; 1024];
+            let length = stream.read(&mut hello)?;
+            let hello = String::from_utf8_lossy(&hello[..length]).into_owned();
+            let nonce = hello.rsplit("r=").next().unwrap_or_default();
+            let mut challenge = vec![0, 0, 0, 11];
+            write!(challenge, "r={nonce}more,s=c2FsdHNhbHRzYWx0,i=2147483647")?;
+            stream.write_all(&message(b'R', &challenge))?;
+            while going() && !matches!(stream.read(&mut [0; 1024]), Ok(0)) {}
         }
         Manner::Garbage => {
             let _ = stream.read(&mut [0; 1024]);

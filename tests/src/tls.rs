@@ -38,20 +38,23 @@ impl Authority {
 
     /// A server certificate that is good for `address` and for nothing else.
     pub fn issue(&self, address: IpAddr) -> Certificate {
+        self.sign(&address.to_string(), &format!("subjectAltName=IP:{address}"))
+    }
+
+    /// A certificate that proves to a server who the client is; servers may read its key.
+    pub fn issue_to_client(&self, role: &str) -> Certificate {
+        let certificate = self.sign(role, "extendedKeyUsage=clientAuth");
+        run::give_to_servers(&certificate.key);
+        certificate
+    }
+
+    fn sign(&self, common_name: &str, extension: &str) -> Certificate {
         let name = format!("leaf-{}", run::unique());
-        let alternative = format!("subjectAltName=IP:{address}");
         let (ca, key) = (self.root(), self.directory.join("ca.key"));
         self.make(
             &name,
-            &format!("/CN={address}"),
-            &[
-                "-addext",
-                &alternative,
-                "-CA",
-                &ca.to_string_lossy(),
-                "-CAkey",
-                &key.to_string_lossy(),
-            ],
+            &format!("/CN={common_name}"),
+            &["-addext", extension, "-CA", &ca.to_string_lossy(), "-CAkey", &key.to_string_lossy()],
         );
         Certificate {
             certificate: self.directory.join(format!("{name}.crt")),
@@ -71,6 +74,14 @@ impl Authority {
 }
 
 impl Certificate {
+    pub fn certificate(&self) -> &Path {
+        &self.certificate
+    }
+
+    pub fn key(&self) -> &Path {
+        &self.key
+    }
+
     /// Copies both files to where a server may read them, and says where.
     pub(crate) fn copy_to(&self, directory: &Path) -> (PathBuf, PathBuf) {
         let (certificate, key) = (directory.join("server.crt"), directory.join("server.key"));

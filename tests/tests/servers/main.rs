@@ -28,6 +28,8 @@ mod search_options;
 mod settings;
 mod sql_surface;
 mod stopping;
+mod strangers;
+mod strangers_computing;
 mod suite;
 mod vector_builds;
 mod vector_cluster;
@@ -59,6 +61,8 @@ fn main() {
         allowed::suite(),
         controller::suite(),
         stopping::suite(),
+        strangers::suite(),
+        strangers_computing::suite(),
         sql_surface::suite(),
         settings::suite(),
         hostile::suite(),
