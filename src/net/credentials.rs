@@ -43,11 +43,13 @@ impl Credentials {
     ) -> Result<Vec<Parameters>, String> {
         let mut parameters = self.parameters(name, endpoint, nodeid)?;
         let sslmode = last(&parameters, "sslmode").unwrap_or_default().to_owned();
-        if sslmode.starts_with("verify-") {
-            return Ok(vec![parameters]);
-        }
-        if nodeid.is_some() || self.unbound_passwords {
-            push(&mut parameters, "require_auth", NO_CLEARTEXT);
+        let is_verified = sslmode.starts_with("verify-");
+        // A public authority signs for whoever has a name, and DNS may have given us a name of theirs.
+        let is_ours = is_verified && last(&parameters, "sslrootcert") != Some("system");
+        if is_ours || nodeid.is_some() || self.unbound_passwords {
+            if !is_verified {
+                push(&mut parameters, "require_auth", NO_CLEARTEXT);
+            }
             return Ok(vec![parameters]);
         }
         // A ticket of Kerberos is a proof too, and what is encrypted with it has no channel to bind to.
@@ -201,6 +203,8 @@ mod tests {
         assert_eq!(kinds("", &[(0, "sslcert=/c sslkey=/k")]), ["none", "bound"]);
         // What the strictest of two says does not count where the other one is in force.
         assert_eq!(kinds("sslmode=verify-full", &[(0, "sslmode=require")]), ["none", "bound"]);
+        // Everybody gets a certificate of a public authority.
+        assert_eq!(kinds("sslmode=verify-full sslrootcert=system", &[]), ["none", "bound"]);
         let allowed = ways(&credentials("sslmode=allow", &[]), None);
         assert_eq!(value(&allowed, "sslmode"), Some("prefer"));
     }
