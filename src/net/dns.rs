@@ -9,6 +9,7 @@ use futures_util::future::join_all;
 use hickory_resolver::config::{
     ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts,
 };
+use hickory_resolver::lookup::Lookup as HickoryLookup;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::{Query, ResponseCode};
@@ -23,6 +24,9 @@ type Failure = (DnsFailure, String);
 type Lookups = BTreeMap<String, Lookup>;
 /// The answer section and the additional section.
 type Records = (Vec<Record>, Vec<Record>);
+
+/// As many name servers as glibc asks (MAXNS).
+const MOST_SERVERS: usize = 3;
 
 /// How many names of a pattern are asked for at once.
 const PATTERN_STRIDE: usize = 16;
@@ -48,7 +52,8 @@ impl Resolvers {
 
 /// A resolver for one pass.
 pub struct Dns {
-    resolver: TokioResolver,
+    /// One for each name server, in the order in which they are asked.
+    servers: Vec<TokioResolver>,
     /// Suffixes to try, and how many dots a name needs to be tried as it is first (resolv.conf(5)).
     search: Vec<Name>,
     ndots: usize,
@@ -90,14 +95,36 @@ impl Dns {
         hosts: Hosts,
         deadline: Duration,
     ) -> Result<Self, String> {
+        let servers: Vec<NameServerConfig> =
+            config.name_servers().iter().take(MOST_SERVERS).cloned().collect();
         options.cache_size = 0;
-        options.attempts = 2;
-        options.timeout = deadline / 3;
         options.use_hosts_file = ResolveHosts::Never;
-        let mut builder = Resolver::builder_with_config(config, TokioRuntimeProvider::default());
-        *builder.options_mut() = options;
-        let resolver = builder.build().map_err(|error| error.to_string())?;
-        Ok(Self { resolver, search, ndots, hosts, deadline })
+        // All of them have their turn within the deadline; packets are sent again meanwhile.
+        (options.attempts, options.timeout) = match servers.len() {
+            1 => (2, deadline / 3),
+            count => (0, deadline / (count as u32 + 1)),
+        };
+        let resolver = |server| {
+            let alone = ResolverConfig::from_parts(None, Vec::new(), vec![server]);
+            let mut builder = Resolver::builder_with_config(alone, TokioRuntimeProvider::default());
+            *builder.options_mut() = options.clone();
+            builder.build().map_err(|error| error.to_string())
+        };
+        let servers = servers.into_iter().map(resolver).collect::<Result<_, _>>()?;
+        Ok(Self { servers, search, ndots, hosts, deadline })
+    }
+
+    /// Asks the name servers as glibc does: one after the other until one says something, be it that
+    /// there is no such name. The library would ask two at once and believe the first that says so.
+    async fn query(&self, name: &Name, kind: RecordType) -> Result<HickoryLookup, NetError> {
+        let mut failure = NetError::NoConnections;
+        for server in &self.servers {
+            match server.lookup(name.clone(), kind).await {
+                Err(error) if classify(&error).is_some() => failure = error,
+                answer => return answer,
+            }
+        }
+        Err(failure)
     }
 
     /// Asks every source, all at the same time.
@@ -268,7 +295,8 @@ impl Dns {
 
     /// The name that an address says it has, when it is a host name at all.
     pub async fn pointer(&self, address: IpAddr) -> Option<HostName> {
-        let lookup = self.resolver.reverse_lookup(address);
+        let name = Name::from(address);
+        let lookup = self.query(&name, RecordType::PTR);
         let lookup = tokio::time::timeout(self.deadline, lookup).await.ok()?.ok()?;
         lookup.answers().iter().find_map(|record| match &record.data {
             RData::PTR(name) => HostName::parse(&name.0.to_utf8()).ok(),
@@ -306,7 +334,7 @@ impl Dns {
     ) -> Result<Option<Records>, Failure> {
         let mut failure = None;
         for full in self.full_names(name)? {
-            match self.resolver.lookup(full.clone(), kind).await {
+            match self.query(&full, kind).await {
                 Ok(lookup) if lookup.answers().iter().any(|r| r.record_type() == kind) => {
                     let records = (lookup.answers().to_vec(), lookup.additionals().to_vec());
                     return Ok(Some(records));
@@ -329,7 +357,7 @@ impl Dns {
     async fn is_alias_loop(&self, name: Name) -> bool {
         let mut seen = BTreeSet::from([name.to_lowercase()]);
         let mut at = name;
-        while let Ok(lookup) = self.resolver.lookup(at.clone(), RecordType::CNAME).await {
+        while let Ok(lookup) = self.query(&at, RecordType::CNAME).await {
             let alias = lookup.answers().iter().find_map(|record| match &record.data {
                 RData::CNAME(alias) if record.name == at => Some(alias.0.clone()),
                 _ => None,

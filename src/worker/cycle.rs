@@ -22,7 +22,8 @@ use decide::membership::own_address::own_names;
 use decide::membership::plan::Plan;
 use decide::membership::planner::plan;
 use pgrx::log;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -108,11 +109,18 @@ fn observe(
     }
     // A request waits for everybody: a name and a login have one deadline each.
     let patience = if request.is_some() { settings.probe_timeout * 2 + PATIENCE } else { PATIENCE };
-    let Some(answers) = network.collect(patience) else {
-        return false;
-    };
-    memory.learn_answers(answers);
-    true
+    let end = Instant::now() + settings.probe_timeout + PATIENCE;
+    loop {
+        let Some(answers) = network.collect(patience) else {
+            return false;
+        };
+        memory.learn_answers(answers);
+        // Nothing is said of a worker, nor written, before it has been heard since the start.
+        let waits = memory.cycles == 0 && memory.awaits_a_first_answer();
+        if !waits || Instant::now() >= end {
+            return true;
+        }
+    }
 }
 
 /// Who is to be asked in this cycle, and by which names candidates may be known; on request, everybody.
@@ -123,9 +131,15 @@ fn visits(
     coordinator: &Coordinator,
 ) -> Vec<(Visit, Option<Vec<NameOrigin>>)> {
     let policy = &settings.policy;
+    // Where a lost name led once, a candidate may be by now, and is asked as one.
+    let named: BTreeSet<SocketAddr> = memory.candidates.iter().map(|it| it.endpoint).collect();
+    let is_a_candidates = |row: &DistNode, at: &SocketAddr| {
+        memory.lost_names.contains(&row.nodeid) && named.contains(at)
+    };
     let rows = coordinator.worker_rows().flat_map(|row| {
         let visit = |at| Visit { at, name: row.nodename.clone(), nodeid: Some(row.nodeid) };
-        memory.endpoints_of(row).into_iter().map(move |at| (visit(at), None))
+        let places = memory.endpoints_of(row).into_iter();
+        places.filter(|at| !is_a_candidates(row, at)).map(move |at| (visit(at), None))
     });
     let allowed = memory.candidates.iter().filter(|it| bar(it, coordinator, policy).is_none());
     let candidates = allowed.map(|candidate| {
@@ -170,6 +184,7 @@ fn decide(
         coordinator,
         candidates: &memory.candidates,
         node_addresses: &memory.node_addresses,
+        lost_names: &memory.lost_names,
         own: &memory.own,
         own_row_since: memory.own_row_since(),
         endpoints: &memory.endpoints,

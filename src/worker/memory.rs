@@ -28,7 +28,10 @@ pub struct Memory {
     pub discovery: Discovery,
     pub candidates: Vec<Candidate>,
     pub endpoints: BTreeMap<SocketAddr, Endpoint>,
+    /// Where the names of registered workers lead, or last led.
     pub node_addresses: BTreeMap<i32, Vec<IpAddr>>,
+    /// Those whose names lead nowhere now.
+    pub lost_names: BTreeSet<i32>,
     /// Where the coordinator's own addresses led in this cycle.
     pub own: Vec<OwnAddress>,
     pub unnamed_since: BTreeMap<i32, Duration>,
@@ -64,6 +67,7 @@ impl Memory {
             candidates: Vec::new(),
             endpoints: BTreeMap::new(),
             node_addresses: BTreeMap::new(),
+            lost_names: BTreeSet::new(),
             own: Vec::new(),
             own_row: (None, Duration::ZERO),
             seen: BTreeMap::new(),
@@ -95,6 +99,7 @@ impl Memory {
             self.node_addresses.keys().filter(|id| !rows.contains(id)).copied().collect();
         for nodeid in gone {
             let addresses = self.node_addresses.remove(&nodeid).unwrap_or_default();
+            self.lost_names.remove(&nodeid);
             self.forget(|endpoint| addresses.contains(&endpoint.ip()));
         }
         let own = coordinator.own_row().map(|own| (own.nodename.clone(), own.nodeport));
@@ -179,6 +184,12 @@ impl Memory {
             let Some(addresses) = names.nodes.get(&row.nodeid) else {
                 continue;
             };
+            if addresses.is_empty() {
+                self.lost_names.insert(row.nodeid);
+                self.node_addresses.entry(row.nodeid).or_default();
+                continue;
+            }
+            self.lost_names.remove(&row.nodeid);
             self.lead(row.nodeid, row.nodeport, addresses.clone());
         }
         // What may not be connected to is not asked, and so is nothing to hurry for.
@@ -242,6 +253,13 @@ impl Memory {
         }
     }
 
+    /// Whether a registered worker is being asked for the first time.
+    pub fn awaits_a_first_answer(&self) -> bool {
+        let addresses = self.node_addresses.values().flatten().collect::<BTreeSet<_>>();
+        let mut asked = self.endpoints.iter().filter(|(_, endpoint)| endpoint.is_asked());
+        asked.any(|(at, endpoint)| endpoint.probe.is_none() && addresses.contains(&at.ip()))
+    }
+
     /// Whether an answer says more than is known, and the next cycle is to come at once.
     pub fn is_news(&self, answer: &Answered) -> bool {
         let endpoint = self.endpoints.get(&answer.at);
@@ -287,6 +305,7 @@ impl Memory {
                 // it was not in a cluster then.
                 if let Some(nodeid) = nodeid {
                     self.lead(*nodeid, endpoint.port(), vec![endpoint.ip()]);
+                    self.lost_names.remove(nodeid);
                 }
                 self.recheck(&[*endpoint]);
             }

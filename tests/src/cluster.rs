@@ -26,6 +26,7 @@ pub struct Plan {
     create_fleet: bool,
     coordinator_host: bool,
     announce: bool,
+    own_resolver: bool,
     settings: Vec<(String, String)>,
     worker_settings: Vec<(String, String)>,
     environment: Vec<(String, String)>,
@@ -41,6 +42,7 @@ impl Plan {
             create_fleet: true,
             coordinator_host: true,
             announce: true,
+            own_resolver: false,
             settings: Vec::new(),
             worker_settings: Vec::new(),
             environment: Vec::new(),
@@ -78,6 +80,13 @@ impl Plan {
         self
     }
 
+    /// The scripted DNS is the coordinator's system resolver too: workers are registered by name, and
+    /// Citus connects by it. Takes `Need::Resolver`.
+    pub fn own_resolver(mut self) -> Plan {
+        self.own_resolver = true;
+        self.set("citus_fleet.nameserver", "")
+    }
+
     /// A setting of the coordinator, in which `{address}` stands for its address; it wins over the
     /// defaults of the harness.
     pub fn set(mut self, name: &str, value: &str) -> Plan {
@@ -99,7 +108,10 @@ impl Plan {
     #[track_caller]
     pub fn start(self) -> Cluster {
         let subnet = Subnet::new();
-        let dns = Dns::start(subnet.address());
+        let dns = match self.own_resolver {
+            true => Dns::start_at(subnet.address(), 53),
+            false => Dns::start(subnet.address()),
+        };
         let mut specs = vec![self.coordinator_spec("coordinator", &subnet, &dns)];
         for number in 1..=self.workers {
             specs.push(self.worker_spec(&format!("worker-{number}"), subnet.address()));
@@ -141,6 +153,7 @@ impl Plan {
                 .set("citus_fleet.interval", "1s")
                 .set("citus_fleet.probe_timeout", "1s");
         }
+        spec.resolvers = self.own_resolver.then(|| vec![dns.address().ip()]);
         let address = spec.addresses[0].to_string();
         let settings = self.settings.iter();
         spec.settings.extend(

@@ -13,6 +13,8 @@ pub enum Need {
     Fleet,
     OpenSsl,
     Ipv6,
+    /// A server that has a resolv.conf of its own, and name servers on port 53.
+    Resolver,
     Patroni,
     Prometheus,
     NoCitus,
@@ -42,6 +44,12 @@ impl Need {
                 .is_none()
                 .then(|| format!("{} names no cluster that is for tests", kubernetes::VARIABLE)),
             Need::OpenSsl => lacks_program("openssl", "version"),
+            Need::Resolver => {
+                let mounts = Command::new("unshare").args(["--mount", "true"]).status();
+                let is_root = crate::run::account().is_some();
+                (!is_root || !mounts.is_ok_and(|status| status.success()))
+                    .then(|| "only root can give a server a resolv.conf of its own".to_string())
+            }
             Need::Patroni => {
                 lacks_program("patroni", "--version").or_else(|| lacks_program("etcd", "--version"))
             }

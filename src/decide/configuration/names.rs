@@ -8,8 +8,8 @@ use std::fmt;
 ///
 /// libpq splits `host` at commas and takes a leading `/` or `@` for a socket directory, and Citus
 /// stores whatever it is given (research: `citus_add_inactive_node` accepts `x' OR 1=1 --`), so
-/// everything outside this alphabet is refused. Internationalised labels (`xn--`) are refused too:
-/// two that look alike to an operator can be different machines.
+/// everything outside this alphabet is refused. Internationalised labels are names in their coded form
+/// (`xn--…`), in which two that would look alike do not.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct HostName(String);
@@ -27,11 +27,8 @@ impl HostName {
         for label in name.split('.') {
             check_label(label)?;
         }
-        let last = name.rsplit('.').next().unwrap_or(name);
-        if last.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Err(
-                "a host name may not end in a number: it would be taken for an address".into()
-            );
+        if name.split('.').all(is_number) {
+            return Err("the host name is all numbers: it would be taken for an address".into());
         }
         Ok(Self(name.to_ascii_lowercase()))
     }
@@ -60,10 +57,16 @@ fn check_label(label: &str) -> Result<(), String> {
     if label.starts_with('-') || label.ends_with('-') {
         return Err("a part of a host name may not begin or end with a hyphen".into());
     }
-    if label.len() >= 4 && label[..4].eq_ignore_ascii_case("xn--") {
-        return Err("internationalised host names are not allowed".into());
-    }
     Ok(())
+}
+
+/// As inet_aton(3), and so getaddrinfo(3), reads a part of an address.
+fn is_number(label: &str) -> bool {
+    let hexadecimal = label.strip_prefix("0x").or_else(|| label.strip_prefix("0X"));
+    match hexadecimal {
+        Some(digits) => digits.bytes().all(|byte| byte.is_ascii_hexdigit()),
+        None => label.bytes().all(|byte| byte.is_ascii_digit()),
+    }
 }
 
 impl fmt::Display for HostName {
@@ -97,6 +100,10 @@ mod tests {
             "my_project-worker-3.my_project_default",
             "citus-worker-0.citus-workers.default.svc.cluster.local",
             "10-244-1-5.citus-workers.ns.svc.cluster.local",
+            "xn--wrker-jua",
+            "w.1",
+            "10-0-0-7.3",
+            "0xg.1",
         ] {
             assert_eq!(HostName::parse(name).unwrap().as_str(), name);
         }
@@ -120,10 +127,11 @@ mod tests {
             "a\0b",
             "-a",
             "a-",
-            "xn--wrker-jua",
             "w\u{f6}rker",
             "10.0.0.999",
             "1",
+            "10.1",
+            "0x7f.1",
             &"a".repeat(64),
             &vec!["a"; 128].join("."),
         ] {

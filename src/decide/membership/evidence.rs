@@ -92,19 +92,22 @@ impl Hindrance {
 pub struct AtHome<'a> {
     pub row: &'a DistNode,
     pub identity: Option<&'a Identity>,
-    /// Where its name leads.
+    /// Where its name leads, or last led.
     pub endpoints: &'a [SocketAddr],
+    /// Its name leads nowhere any more.
+    pub is_name_lost: bool,
     /// More than one server answers there.
     pub is_shared: bool,
     pub server: Option<&'a Server>,
     /// Why nobody lets us in there.
     pub failure: Option<LoginFailure>,
-    /// How long no source has named it, where that is long enough.
-    pub unnamed_for: Option<Duration>,
     /// What its metadata should call the coordinator, `name:port`; none where it may not know yet.
     pub coordinator: Option<String>,
     /// `citus_fleet.max_lost_wal`.
     pub max_lost_wal: Option<u64>,
+    /// How long no source has named it, where that is long enough, and it is silent wherever its name
+    /// leads or last led.
+    pub gone_for: Option<Duration>,
 }
 
 /// A registered worker.

@@ -42,7 +42,9 @@ pub fn follow(view: &View<'_>, known: &Registered<'_>) -> Followed {
     let candidates = followed.map_or(&[][..], |it| view.candidates_of(it.record.system_identifier));
     let whereabouts = match followed {
         Some(identity) => {
-            let missing = Missing { identity, groupid: row.groupid, endpoints: &known.endpoints };
+            let (groupid, endpoints) = (row.groupid, &known.endpoints[..]);
+            let is_name_lost = known.is_name_lost;
+            let missing = Missing { identity, groupid, endpoints, is_name_lost };
             whereabouts(&missing, view.seen, candidates)
         }
         None => Whereabouts::Unknown,
@@ -68,6 +70,13 @@ pub fn follow(view: &View<'_>, known: &Registered<'_>) -> Followed {
         && known.sighting.is_some_and(|sighting| view.seen.is_stale(sighting.asked_at))
     {
         recheck = known.endpoints.clone();
+        change = None;
+    }
+    // Citus will look the name up itself: that it leads there alone has to be true now.
+    if let Some(Change::UpdateAddress { nodename, endpoint, .. }) = &change
+        && view.is_name_stale(nodename, *endpoint)
+    {
+        recheck.push(*endpoint);
         change = None;
     }
     let withheld = view.withheld(Subject::Node(row.nodeid)).filter(|_| change.is_some());

@@ -6,7 +6,7 @@ use super::change::{ChangeFailure, Subject};
 use super::coordinator::{Coordinator, OwnAddress};
 use super::endpoint::Endpoint;
 use super::server::Server;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -33,8 +33,10 @@ pub struct Observation<'a> {
     pub now: Now,
     pub coordinator: &'a Coordinator,
     pub candidates: &'a [Candidate],
-    /// Where the names of registered workers lead, by nodeid.
+    /// Where the names of registered workers lead, by nodeid; of a lost name, where it last led.
     pub node_addresses: &'a BTreeMap<i32, Vec<IpAddr>>,
+    /// Registered workers whose names lead nowhere: DNS says that they do not exist.
+    pub lost_names: &'a BTreeSet<i32>,
     /// The coordinator's own addresses, the one that workers are given first.
     pub own: &'a [OwnAddress],
     pub endpoints: &'a BTreeMap<SocketAddr, Endpoint>,

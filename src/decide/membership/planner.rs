@@ -113,7 +113,7 @@ impl<'a> Planner<'a> {
             self.registered.iter().map(|known| follow(self.view, known)).collect();
         let followed = without_collisions(self.view, followed);
         for (known, followed) in self.registered.iter().zip(followed) {
-            self.taken.extend(&known.endpoints);
+            self.taken.extend(known.places());
             self.taken.extend(&followed.sightings);
             let source = self.source_of(known, &followed.sightings);
             self.plan.recheck.extend(followed.recheck);
@@ -124,7 +124,7 @@ impl<'a> Planner<'a> {
             let at = known.sighting.map(|sighting| sighting.at);
             self.list(
                 (known.row.nodename.clone(), known.row.nodeport),
-                at.or(known.endpoints.first().copied()),
+                at.or(known.places().first().copied()),
                 Some((known.row.nodeid, known.row.groupid)),
                 source,
                 followed.verdict,
@@ -262,10 +262,8 @@ impl<'a> Planner<'a> {
     /// Whether what is known of a server, or of the name that Citus is to reach it by, is too old.
     fn is_stale(&self, it: &Newcomer<'_>) -> bool {
         let Some(endpoint) = it.endpoint else { return true };
-        let is_named = it.nodename != it.at.ip().to_string();
-        let is_old = |at| self.view.seen.is_stale(at);
-        endpoint.probe.as_ref().is_none_or(|probe| is_old(probe.at))
-            || (is_named && endpoint.named_at.is_none_or(is_old))
+        endpoint.probe.as_ref().is_none_or(|probe| self.view.seen.is_stale(probe.at))
+            || self.view.is_name_stale(&it.nodename, it.at)
     }
 
     /// Compares a candidate with every worker and every other candidate of the same system identifier;

@@ -2,7 +2,7 @@
 //! Must not look at candidates; `follow` brings the two together.
 
 use super::coordinator::{DistNode, Identity};
-use super::endpoint::Phase;
+use super::endpoint::{Endpoint, Phase};
 use super::evidence::AtHome;
 use super::observation::{Observation, Sighting};
 use super::situations;
@@ -17,8 +17,9 @@ use std::net::SocketAddr;
 pub struct Registered<'a> {
     pub row: &'a DistNode,
     pub identity: Option<&'a Identity>,
-    /// Where its name leads.
+    /// Where its name leads, or last led.
     pub endpoints: Vec<SocketAddr>,
+    pub is_name_lost: bool,
     /// The address that answered last, and what it said.
     pub sighting: Option<Sighting<'a>>,
     pub at_home: Verdict,
@@ -34,8 +35,15 @@ impl<'a> Registered<'a> {
             .flatten()
             .map(|address| SocketAddr::new(*address, row.nodeport))
             .collect();
+        let identity = seen.coordinator.identities.get(&row.nodeid);
+        let is_name_lost = seen.lost_names.contains(&row.nodeid);
+        // Where a lost name led once, whoever else is there now has nothing to do with the row.
+        let counts = |sighting: &Sighting| {
+            let theirs = sighting.server.system_identifier;
+            !is_name_lost || identity.is_some_and(|known| known.record.system_identifier == theirs)
+        };
         let mut sightings: Vec<Sighting> =
-            endpoints.iter().filter_map(|at| seen.sighting(*at)).collect();
+            endpoints.iter().filter_map(|at| seen.sighting(*at)).filter(counts).collect();
         sightings.sort_by_key(|sighting| std::cmp::Reverse(sighting.asked_at));
         let newest = sightings.first().copied();
         // Two answers of one server differ when it was restarted between them.
@@ -49,31 +57,37 @@ impl<'a> Registered<'a> {
         let is_shared = sightings.iter().any(|it| !it.server.is_same(sightings[0].server));
         let failure = || {
             let failed = endpoints.iter().find_map(|at| seen.endpoints.get(at)?.failure());
-            let unresolvable = || LoginFailure {
-                kind: LoginFailureKind::Unresolvable,
-                message: row.nodename.clone(),
-            };
-            let leads_nowhere = addresses.is_some_and(Vec::is_empty);
-            failed.cloned().or_else(|| leads_nowhere.then(unresolvable))
+            if !is_name_lost {
+                return failed.cloned();
+            }
+            let silence = failed.and_then(|failure| situations::of_login(failure).reason);
+            let there = endpoints.first().zip(silence);
+            let there = there.map(|(at, silence)| format!("; where it last led, {at}: {silence}"));
+            let message = format!("{}{}", row.nodename, there.unwrap_or_default());
+            Some(LoginFailure { kind: LoginFailureKind::Unresolvable, message })
         };
-        // One that is starting, or has missed one probe, is not gone.
+        // DNS alone is never absence, nor is a restart.
         let is_silent = |at: &SocketAddr| {
-            seen.endpoints.get(at).is_some_and(|endpoint| endpoint.phase() == Phase::Silent)
+            let phase = seen.endpoints.get(at).map(Endpoint::phase);
+            let is_another = || seen.sighting(*at).is_some_and(|sighting| !counts(&sighting));
+            phase == Some(Phase::Silent) || is_another()
         };
-        let unnamed_for = seen
+        let is_silent = !endpoints.is_empty() && endpoints.iter().all(is_silent);
+        let gone_for = seen
             .unnamed_since
             .get(&row.nodeid)
             .map(|since| seen.now.monotonic.saturating_sub(*since))
-            .filter(|unnamed| *unnamed >= policy.absent_after && endpoints.iter().all(is_silent));
+            .filter(|unnamed| is_silent && *unnamed >= policy.absent_after);
         let identity = seen.coordinator.identities.get(&row.nodeid);
         let at_home = situations::at_home(&AtHome {
             row,
             identity,
             endpoints: &endpoints,
+            is_name_lost,
             is_shared,
             server: newest.map(|sighting| sighting.server),
             failure: if newest.is_none() { failure() } else { None },
-            unnamed_for,
+            gone_for,
             coordinator: seen
                 .coordinator
                 .own_row()
@@ -82,7 +96,16 @@ impl<'a> Registered<'a> {
             max_lost_wal: policy.max_lost_wal,
         });
         let recheck = outdated.iter().map(|sighting| sighting.at).collect();
-        Self { row, identity, endpoints, sighting: newest, at_home, recheck }
+        Self { row, identity, endpoints, is_name_lost, sighting: newest, at_home, recheck }
+    }
+
+    /// The addresses that are the row's: where a lost name led once, others may be by now.
+    pub fn places(&self) -> &[SocketAddr] {
+        match (self.is_name_lost, &self.sighting) {
+            (false, _) => &self.endpoints,
+            (true, Some(sighting)) => std::slice::from_ref(&sighting.at),
+            (true, None) => &[],
+        }
     }
 
     /// Whether the server there is the one that was recorded, and in order, whatever `isactive` says.

@@ -65,6 +65,12 @@ impl<'a> View<'a> {
         })
     }
 
+    /// Whether it was too long ago that a name was seen to lead to an address; an address is one for ever.
+    pub fn is_name_stale(&self, nodename: &str, at: SocketAddr) -> bool {
+        let named_at = self.seen.endpoints.get(&at).and_then(|endpoint| endpoint.named_at);
+        nodename != at.ip().to_string() && named_at.is_none_or(|at| self.seen.is_stale(at))
+    }
+
     /// A name that leads to this server and to no other, for the resolver that Citus uses.
     pub fn name(&self, candidate: &Candidate) -> Option<String> {
         let endpoint = candidate.endpoint;

@@ -40,6 +40,8 @@ pub struct Missing<'a> {
     pub identity: &'a Identity,
     pub groupid: i32,
     pub endpoints: &'a [SocketAddr],
+    /// The row leads there no more: its name is gone from DNS, and led there last.
+    pub is_name_lost: bool,
 }
 
 /// Looks for a primary with the identity among the candidates that may be connected to.
@@ -62,7 +64,7 @@ pub fn whereabouts<'a>(
             && server.membership.as_ref().is_some_and(|m| m.group_id == missing.groupid)
             && descends(server).is_some()
     };
-    let is_home = |at: &SocketAddr| missing.endpoints.contains(at);
+    let is_home = |at: &SocketAddr| !missing.is_name_lost && missing.endpoints.contains(at);
     let sightings: Vec<(&'a Candidate, Sighting<'a>)> = candidates
         .iter()
         .filter(|candidate| !is_home(&candidate.endpoint))

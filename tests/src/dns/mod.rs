@@ -42,10 +42,16 @@ impl Shared {
 impl Dns {
     #[track_caller]
     pub fn start(ip: impl Into<IpAddr>) -> Dns {
+        Dns::start_at(ip, 0)
+    }
+
+    /// On port 53, where resolv.conf looks for it, which takes `Need::Resolver`; or on any, for 0.
+    #[track_caller]
+    pub fn start_at(ip: impl Into<IpAddr>, port: u16) -> Dns {
         let ip = ip.into();
         let (udp, tcp) = (0..20)
             .find_map(|_| {
-                let tcp = TcpListener::bind((ip, 0)).ok()?;
+                let tcp = TcpListener::bind((ip, port)).ok()?;
                 let udp = UdpSocket::bind(tcp.local_addr().ok()?).ok()?;
                 Some((udp, tcp))
             })

@@ -32,6 +32,9 @@ pub struct Server {
     session: Mutex<Option<Session>>,
 }
 
+/// The name of a server's own resolv.conf.
+const RESOLV_CONF: &str = "resolv.conf";
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -122,8 +125,24 @@ impl Server {
 
     pub fn begin_without_waiting(&self) {
         self.spec.write(&self.directory, &self.data());
-        let started = Postmaster::spawn(&self.data(), &self.log_file(), &self.spec.environment);
+        let resolv_conf = self.spec.resolvers.as_ref().map(|resolvers| {
+            self.resolve_by(resolvers);
+            self.directory.join(RESOLV_CONF)
+        });
+        let started = Postmaster::spawn(
+            &self.data(),
+            &self.log_file(),
+            &self.spec.environment,
+            resolv_conf.as_deref(),
+        );
         *lock(&self.postmaster) = Some(started);
+    }
+
+    /// Writes the resolv.conf of a server that has one of its own, from now on with these servers.
+    pub fn resolve_by(&self, resolvers: &[IpAddr]) {
+        let lines: String = resolvers.iter().map(|ip| format!("nameserver {ip}\n")).collect();
+        // In its place: the file is mounted.
+        fs::write(self.directory.join(RESOLV_CONF), lines).expect("resolv.conf can be written");
     }
 
     /// Stops the server, and says how long that took.

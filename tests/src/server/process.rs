@@ -122,6 +122,21 @@ pub fn as_servers(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
+/// A program that sees another /etc/resolv.conf than everybody else; takes root, which it gives up.
+fn with_resolv_conf(file: &Path, program: &Path) -> Command {
+    let account = run::account().expect("only root may mount");
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c"]);
+    command.arg(format!(
+        "mount --bind \"$1\" /etc/resolv.conf && shift && \
+         exec setpriv --reuid={} --regid={} --clear-groups --pdeathsig=QUIT \"$@\"",
+        account.uid, account.gid
+    ));
+    command.arg("sh").arg(file).arg(program);
+    command.current_dir(run::directory()).env("HOME", run::directory()).stdin(Stdio::null());
+    command
+}
+
 /// Runs a program to its end and panics with what it printed when it fails.
 #[track_caller]
 pub fn run_program(command: Command) {
@@ -216,9 +231,17 @@ pub struct Postmaster {
 
 impl Postmaster {
     /// Starts the server without waiting for it to accept connections.
-    pub fn spawn(data: &Path, log: &Path, environment: &[(String, String)]) -> Postmaster {
+    pub fn spawn(
+        data: &Path,
+        log: &Path,
+        environment: &[(String, String)],
+        resolv_conf: Option<&Path>,
+    ) -> Postmaster {
         let output = File::options().create(true).append(true).open(log).expect("the log opens");
-        let mut command = program("postgres");
+        let mut command = match resolv_conf {
+            Some(file) => with_resolv_conf(file, &install().program("postgres")),
+            None => program("postgres"),
+        };
         command.arg("-D").arg(data);
         command.envs(environment.iter().cloned());
         command.stdout(output.try_clone().expect("a second handle")).stderr(output);

@@ -55,6 +55,8 @@ pub struct Spec {
     /// Of the roles that Patroni makes and logs in with; without them it needs none.
     pub passwords: Option<Passwords>,
     pub environment: Vec<(String, String)>,
+    /// The name servers of a resolv.conf of its own, which takes `Need::Resolver`.
+    pub resolvers: Option<Vec<IpAddr>>,
 }
 
 impl Spec {
@@ -71,6 +73,7 @@ impl Spec {
             certificate: None,
             passwords: None,
             environment: Vec::new(),
+            resolvers: None,
         }
     }
 

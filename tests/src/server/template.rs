@@ -60,7 +60,7 @@ fn make_template(kind: Data) -> PathBuf {
         run::port()
     );
     fs::write(&settings, conf).expect("the settings can be written");
-    let mut postmaster = Postmaster::spawn(&data, &directory.join("log"), &[]);
+    let mut postmaster = Postmaster::spawn(&data, &directory.join("log"), &[], None);
     postmaster.wait_until_ready();
     let mut session = Session::connect(&directory, run::port(), "postgres", "postgres")
         .expect("the template accepts connections");

@@ -255,7 +255,7 @@ fn hostile_names_in_answers_reach_nothing() {
         "\"quoted\"",
         "nul\0byte",
         "semi;colon",
-        "xn--80ak6aa92e",
+        "10.1",
         "-dash",
     ];
     for name in hostile {

@@ -88,6 +88,13 @@ pub fn node_id(cluster: &Cluster, worker: &Server) -> String {
     ))
 }
 
+/// The node that is registered under a name.
+#[track_caller]
+pub fn node_id_of(cluster: &Cluster, name: &str) -> String {
+    let sql = format!("SELECT nodeid FROM pg_dist_node WHERE nodename = '{name}'");
+    cluster.coordinator.session().value(&sql)
+}
+
 /// The name that a node is registered under.
 #[track_caller]
 pub fn name_of(cluster: &Cluster, nodeid: &str) -> String {

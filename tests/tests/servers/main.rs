@@ -24,6 +24,7 @@ mod probe;
 mod rebalance;
 mod registration;
 mod removal;
+mod resolver;
 mod search_options;
 mod settings;
 mod sql_surface;
@@ -54,6 +55,7 @@ fn main() {
         harness::suite(),
         discovery::suite(),
         field::suite(),
+        resolver::suite(),
         probe::suite(),
         registration::suite(),
         commands::suite(),

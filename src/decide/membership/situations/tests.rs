@@ -151,10 +151,16 @@ const CASES: &[Case] = &[
     ("leads_to_standby", "w2", || w2(Server { in_recovery: true, ..member(2, 12) })),
     ("came_back_empty", "w2", || w2(server(3))),
     ("other_group", "w2", || w2(member(2, 13))),
+    ("name_lost", "w2", || w2(member(2, 12)).lost(2)),
     ("out_of_sync", "w2", || w2_with(|row| row.metadatasynced = false)),
     ("absent", "w2", || w2(member(2, 12)).down("10.0.0.2").unnamed(2, 99)),
     ("active", "w2", || w2(member(2, 12))),
     ("active_unasked", "w2", || fleet().row(row(2, "w2"), &["10.0.0.2"])),
+    ("not_located", "w2", || {
+        let mut unknown = fleet().row(row(2, "w2"), &[]);
+        (unknown.node_addresses, unknown.lost_names) = Default::default();
+        unknown
+    }),
     // Candidates
     ("name_not_allowed", "10.0.0.9", || {
         let mut fleet = fleet().candidate("10.0.0.9").given("10.0.0.9", "w9.example");

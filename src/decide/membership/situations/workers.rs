@@ -11,7 +11,7 @@ use crate::membership::evidence::Member;
 use crate::membership::server::Membership;
 use crate::membership::state::Action;
 use crate::membership::state::State::{
-    Absent, Active, Blank, Conflict, Inactive, Removed, Removing, Standby, Unreachable,
+    Absent, Active, Blank, Conflict, Discovered, Inactive, Removed, Removing, Standby, Unreachable,
 };
 use crate::membership::whereabouts::Whereabouts::{Moved, Twice, Unknown};
 use crate::node::literal;
@@ -256,6 +256,28 @@ pub(super) const TABLE: &[Row] = &[
         state: Conflict,
         ..ROW
     },
+    // Citus connects by the name: to it the worker is out of reach, whoever still knows where it is.
+    Row {
+        code: "name_lost",
+        state: Unreachable,
+        when: &[AtHome(|it| {
+            let _ = it.server.filter(|_| it.is_name_lost)?;
+            let at = it.endpoints.first()?;
+            Some(vec![
+                ("name", it.row.nodename.clone()),
+                ("at", at.to_string()),
+                ("nodeid", it.row.nodeid.to_string()),
+                ("address", literal(&at.ip().to_string())),
+                ("port", it.row.nodeport.to_string()),
+            ])
+        })],
+        reason: "its name {name} does not resolve any more; its server still answers at {at}",
+        cause: "DNS says that the name of its row does not exist. It is asked where the name last led, and is not absent while it answers there.",
+        way_out: Do(
+            "Bring the name back into DNS, or lead the row there without it: SELECT citus_update_node({nodeid}, {address}, {port});",
+        ),
+        ..ROW
+    },
     Row {
         code: "out_of_sync",
         when: &[AtHome(|it| given(it.server.is_some() && it.is_unsynced()))],
@@ -269,13 +291,13 @@ pub(super) const TABLE: &[Row] = &[
         code: "absent",
         state: Absent,
         when: &[AtHome(|it| {
-            let (unnamed, failure) = (it.unnamed_for?, it.failure.as_ref()?);
+            let (unnamed, failure) = (it.gone_for?, it.failure.as_ref()?);
             let silence = of_login(failure).reason.unwrap_or_default();
             let seconds = unnamed.as_secs().to_string();
             Some(vec![("seconds", seconds), ("silence", silence), ("node", name(it.row))])
         })],
         reason: "no source has named it for {seconds} s and it does not answer ({silence})",
-        cause: "It is gone from DNS for longer than citus_fleet.absent_after, and silent.",
+        cause: "It is gone from DNS for longer than citus_fleet.absent_after, and silent at its last known addresses too.",
         way_out: Do(
             "Bring it back. To remove it for good, once it holds no shards: SELECT fleet.remove_worker({node}, drain => false);",
         ),
@@ -289,13 +311,24 @@ pub(super) const TABLE: &[Row] = &[
         way_out: Nothing,
         ..ROW
     },
-    // Nothing is known yet: Citus's own word stands until the first answer.
+    // It is being asked, and says so or fails within the deadline of a probe.
     Row {
         code: "active_unasked",
-        when: &[AtHome(|it| given(it.failure.is_none()))],
+        when: &[AtHome(|it| given(it.failure.is_none() && !it.endpoints.is_empty()))],
         reason: "",
-        cause: "The controller has just started, or DNS does not say where its name leads: nobody has asked it yet.",
+        cause: "Its row, or where its name leads, has just changed, and it is being asked.",
         way_out: Wait("it has answered"),
+        ..ROW
+    },
+    Row {
+        code: "not_located",
+        state: Discovered,
+        when: &[AtHome(|it| given(it.failure.is_none()))],
+        reason: "DNS has not said where its name leads since the controller started, so nobody has asked it",
+        cause: "Lookups of the name of its row fail. Whether its server runs is not known.",
+        way_out: Do(
+            "Check that the name servers of this host answer for the name in pg_dist_node.",
+        ),
         ..ROW
     },
 ];

@@ -15,7 +15,7 @@ use crate::membership::plan::{Plan, Worker};
 use crate::membership::planner::plan;
 use crate::membership::server::{ExtensionState, Membership, Server};
 use crate::membership::state::{Action, State};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -136,6 +136,7 @@ pub struct Fleet {
     pub coordinator: Coordinator,
     pub candidates: Vec<Candidate>,
     pub node_addresses: BTreeMap<i32, Vec<IpAddr>>,
+    pub lost_names: BTreeSet<i32>,
     pub own: Vec<OwnAddress>,
     pub endpoints: BTreeMap<SocketAddr, Endpoint>,
     pub unnamed_since: BTreeMap<i32, Duration>,
@@ -169,6 +170,7 @@ pub fn fleet() -> Fleet {
         },
         candidates: Vec::new(),
         node_addresses: BTreeMap::new(),
+        lost_names: BTreeSet::new(),
         own: vec![OwnAddress {
             nodename: "coord".into(),
             nodeport: 5432,
@@ -272,8 +274,11 @@ impl Fleet {
         self
     }
 
-    /// A row of `pg_dist_node` whose name leads to `addresses`.
+    /// A row of `pg_dist_node` whose name leads to `addresses`; without any, it never led anywhere.
     pub fn row(mut self, row: DistNode, addresses: &[&str]) -> Self {
+        if addresses.is_empty() {
+            self.lost_names.insert(row.nodeid);
+        }
         let addresses = addresses.iter().map(|address| ip(address)).collect();
         self.node_addresses.insert(row.nodeid, addresses);
         self.nodes().push(row);
@@ -285,6 +290,12 @@ impl Fleet {
         let row = row(nodeid, &format!("w{nodeid}"));
         let server = member(nodeid.into(), row.groupid);
         self.row(row, &[address]).answer(address, server)
+    }
+
+    /// DNS says that the name of that row does not exist any more.
+    pub fn lost(mut self, nodeid: i32) -> Self {
+        self.lost_names.insert(nodeid);
+        self
     }
 
     /// No source has named that row for so long.
@@ -343,6 +354,7 @@ impl Fleet {
             coordinator: &self.coordinator,
             candidates: &self.candidates,
             node_addresses: &self.node_addresses,
+            lost_names: &self.lost_names,
             own: &self.own,
             own_row_since: Duration::ZERO,
             endpoints: &self.endpoints,

@@ -36,6 +36,40 @@ fn a_worker_that_moved_is_followed_with_its_nodeid() {
     assert_eq!(plan.workers.len(), 1, "its new address is not another worker");
 }
 
+/// What a name leads to may change in a minute, and Citus looks it up itself.
+#[test]
+fn a_row_is_not_given_a_name_that_was_looked_up_long_ago() {
+    let named = |age: u64| {
+        let mut it = lost().server("10.0.0.9", member(2, 12));
+        it = it.naming("10.0.0.9", "w9", &["10.0.0.9"]);
+        let endpoint = it.endpoints.get_mut(&at("10.0.0.9")).unwrap();
+        endpoint.named_at = Some(Duration::from_secs(NOW - age));
+        it.plan()
+    };
+    assert_eq!(moves(&named(10)), [(2, "w9".to_owned())]);
+    let plan = named(11);
+    assert_eq!(moves(&plan), []);
+    plan.at("10.0.0.2").is(State::Unreachable, &["10.0.0.9"]);
+    assert_eq!(plan.recheck, [at("10.0.0.9")]);
+}
+
+/// Its host was renamed, or moved under another name.
+#[test]
+fn a_worker_whose_name_is_gone_is_followed_to_another_name() {
+    let named = |address: &str, server| {
+        let row = row(2, "w2");
+        let gone = fleet().row(row, &["10.0.0.2"]).known_as(2, 7002).lost(2);
+        gone.answer("10.0.0.2", member(2, 12)).server(address, server)
+    };
+    assert_eq!(moves(&named("10.0.0.2", member(2, 12)).plan()), [(2, "10.0.0.2".to_owned())]);
+    assert_eq!(moves(&named("10.0.0.9", member(2, 12)).plan()), [(2, "10.0.0.9".to_owned())]);
+    // Its own server still runs where the name last led.
+    let copy = Server { started_us: 99, ..member(2, 12) };
+    let plan = named("10.0.0.9", copy).plan();
+    assert_eq!(plan.changes, []);
+    plan.at("w2").is(State::Conflict, &["10.0.0.2", "10.0.0.9"]);
+}
+
 #[test]
 fn a_promoted_standby_is_followed_also_while_the_old_primary_runs_as_standby() {
     let standby = Server { in_recovery: true, started_us: 99, ..member(2, 12) };

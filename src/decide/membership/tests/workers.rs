@@ -2,6 +2,7 @@
 //! what they mean for candidates at the same servers.
 
 use super::build::*;
+use crate::login::LoginFailureKind;
 use crate::membership::coordinator::DistNode;
 use crate::membership::server::{Membership, Server};
 use crate::membership::state::{Action, State};
@@ -115,14 +116,38 @@ fn absence_takes_both_a_missing_name_and_silence() {
 }
 
 #[test]
-fn a_worker_whose_name_is_gone_is_unreachable_and_then_absent() {
-    let gone = || fleet().row(row(2, "w2"), &[]);
-    gone().gives(State::Unreachable, &["does not resolve", "w2"]);
-    gone().unnamed(2, 60).gives(State::Absent, &["does not resolve"]);
-    // Nothing is known of where it leads yet.
-    let mut unknown = gone();
+fn a_worker_whose_name_is_gone_is_absent_only_where_it_is_silent_too() {
+    let gone = || fleet().row(row(2, "w2"), &["10.0.0.2"]).known_as(2, 7002).lost(2).unnamed(2, 60);
+    gone().down("10.0.0.2").gives(State::Absent, &["does not resolve: w2", "connection refused"]);
+    let worker = gone()
+        .answer("10.0.0.2", member(2, 12))
+        .gives(State::Unreachable, &["does not resolve any more", "10.0.0.2"]);
+    assert_eq!(worker.code, "name_lost");
+    assert!(worker.remedy.unwrap().contains("citus_update_node(2, '10.0.0.2', 5432)"));
+    // Somebody else has the address by now.
+    gone().answer("10.0.0.2", member(3, 13)).gives(State::Absent, &["does not resolve: w2"]);
+    // Who may join, and is nobody's copy.
+    let mut reused = gone().server("10.0.0.2", server(9));
+    reused.nodes()[1].isactive = false;
+    reused.plan().registers_only(&["10.0.0.2"]);
+    // A restart is no silence, and who was never asked is not silent.
+    gone()
+        .failing_since("10.0.0.2", LoginFailureKind::Refused, NOW - 4)
+        .gives(State::Unreachable, &["does not resolve: w2", "connection refused"]);
+    gone().gives(State::Unreachable, &["does not resolve: w2"]);
+    let nowhere = fleet().row(row(2, "w2"), &[]).unnamed(2, 60);
+    nowhere.gives(State::Unreachable, &["does not resolve: w2"]);
+}
+
+#[test]
+fn a_worker_that_nobody_has_asked_since_the_start_is_not_active() {
+    let mut unknown = fleet().row(row(2, "w2"), &["10.0.0.2"]).unnamed(2, 60);
+    assert_eq!(unknown.gives(State::Active, &[]).code, "active_unasked");
     unknown.node_addresses.clear();
-    unknown.gives(State::Active, &[]);
+    assert_eq!(unknown.gives(State::Discovered, &["DNS"]).code, "not_located");
+    // Nobody can be added beside it: Citus could not tell it.
+    let plan = unknown.server("10.0.0.9", server(9)).plan();
+    plan.at("10.0.0.9").is(State::Ready, &["w2:5432 is discovered"]);
 }
 
 #[test]
