@@ -11,6 +11,8 @@ use thiserror::Error;
 
 #[derive(Debug, Error)]
 pub enum Error {
+    #[error("the argument {0} may not be NULL")]
+    NullArgument(&'static str),
     #[error("permission denied for {0}")]
     NotSuperuser(&'static str),
     #[error("cannot execute {0} during recovery")]
@@ -88,6 +90,7 @@ impl Error {
     fn sqlstate(&self) -> PgSqlErrorCode {
         match self {
             Self::NotSuperuser(_) => PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            Self::NullArgument(_) => PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
             Self::InRecovery(_) => PgSqlErrorCode::ERRCODE_READ_ONLY_SQL_TRANSACTION,
             Self::NotPreloaded
             | Self::OtherDatabase { .. }
@@ -128,6 +131,9 @@ impl Error {
         Some(match self {
             Self::NotSuperuser(_) => {
                 "Run the command as a superuser: it changes the cluster's metadata."
+            }
+            Self::NullArgument(_) => {
+                "Give it a value; an argument that has a default can be left out."
             }
             Self::InRecovery(_) => {
                 "Run it on the primary coordinator; this server takes over when it is promoted."
@@ -238,6 +244,12 @@ impl Error {
         report.report(PgLogLevel::ERROR);
         unreachable!("an ERROR does not return")
     }
+}
+
+/// An argument that may not be NULL. PostgreSQL does not even call a function that is STRICT, and whoever
+/// calls it takes the silence for a success.
+pub fn given<T>(argument: Option<T>, name: &'static str) -> T {
+    argument.unwrap_or_else(|| Error::NullArgument(name).raise())
 }
 
 impl From<SpiError> for Error {

@@ -2,6 +2,7 @@
 //! Must not let a placement that could not be measured take the place of one that was.
 
 use crate::backend::catalog::{self, is_installed, read_one};
+use crate::backend::encoding::JsonB;
 use crate::error::Error;
 use decide::search::recall::ask::Ask;
 use decide::search::recall::result::Placed;
@@ -21,7 +22,7 @@ pub fn store(relation: pg_sys::Oid, ask: &Ask, rows: &[Placed]) -> Result<(), Er
             object
         })
         .collect();
-    let rows = || pgrx::JsonB(serde_json::json!(rows));
+    let rows = || JsonB(serde_json::json!(rows));
     // A node that did not answer names no index, but its placements are not gone.
     Spi::run_with_args(
         "DELETE FROM fleet.recall_results r

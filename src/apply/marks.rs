@@ -35,7 +35,6 @@ pub async fn leave(
         let mut login = ask::visit(nodename, endpoint, None, BOUNDS, credentials).await?;
         // A standby that is to confirm commits may be gone with the primary that was replaced.
         login.command("SET synchronous_commit = local").await?;
-        login.command("SET default_transaction_read_only = off").await?;
         login.command(TIDY).await?;
         let mark = login.value(WRITE, &[&system_identifier.to_string()]).await?;
         Ok(serde_json::from_str(&mark)?)

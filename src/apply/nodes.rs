@@ -65,7 +65,7 @@ fn follows(one: &Change, other: &Change) -> bool {
         (
             Change::UpdateAddress { nodename, nodeport, .. },
             Change::UpdateAddress { from: (name, port), .. },
-        ) => nodename == name && nodeport == port,
+        ) => nodename == name && i32::from(*nodeport) == *port,
         _ => false,
     }
 }

@@ -38,7 +38,7 @@ pub struct Held {
 pub fn find(nodename: &str, nodeport: i32) -> Result<Option<Leaving>, Error> {
     let (coordinator, _) = as_it_is_now(|| coordinator::read(false))?;
     let mut workers = coordinator.worker_rows();
-    let row = workers.find(|row| row.nodename == nodename && i32::from(row.nodeport) == nodeport);
+    let row = workers.find(|row| row.nodename == nodename && row.nodeport == nodeport);
     let takes_shards =
         |other: &DistNode| other.is_primary && other.isactive && other.shouldhaveshards;
     Ok(row.map(|row| Leaving {

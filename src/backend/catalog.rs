@@ -2,6 +2,7 @@
 //! caller has opened.
 //! Must not connect to anything, and must not know what is looked for.
 
+use super::encoding::Text;
 use crate::error::Error;
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys;
@@ -13,8 +14,8 @@ pub fn value<T: serde::de::DeserializeOwned>(
     statement: &str,
     parameters: &[DatumWithOid<'_>],
 ) -> Result<T, Error> {
-    let text: Option<String> = read_one(statement, parameters)?;
-    Ok(serde_json::from_str(&text.unwrap_or_default())?)
+    let text: Option<Text> = read_one(statement, parameters)?;
+    Ok(serde_json::from_str(&text.map(|text| text.0).unwrap_or_default())?)
 }
 
 /// The first column of the first row, if there is one. Unlike `Spi::get_one` it assigns no transaction id, so a

@@ -5,8 +5,8 @@ use pgrx::pg_sys;
 use std::ffi::CStr;
 
 /// Connects once in the life of the process: without a database, to the shared catalogs alone;
-/// without a role, as the bootstrap superuser. The search path is one that nobody else can plant
-/// operators in.
+/// without a role, as the bootstrap superuser. No setting of the database or the role holds; the search
+/// path is one that nobody else can plant operators in.
 pub fn connect(database: Option<&CStr>, role: Option<&CStr>) {
     let pointer = |name: Option<&CStr>| name.map_or(std::ptr::null(), CStr::as_ptr);
     // PostgreSQL 16 knows no way to be a role that cannot log in.
@@ -18,8 +18,25 @@ pub fn connect(database: Option<&CStr>, role: Option<&CStr>) {
     unsafe {
         pg_sys::BackgroundWorkerInitializeConnection(pointer(database), pointer(role), flags);
     }
-    set(c"search_path", c"pg_catalog");
+    for (name, value) in OUR_OWN {
+        set(name, value);
+    }
+    // An owner's transaction_timeout ends background workers too, and with FATAL.
+    #[cfg(not(feature = "pg16"))]
+    set(c"transaction_timeout", c"0");
 }
+
+/// What an owner of the database or of the role may have set otherwise, for clients.
+const OUR_OWN: [(&CStr, &CStr); 8] = [
+    (c"search_path", c"pg_catalog"),
+    (c"default_transaction_read_only", c"off"),
+    (c"default_transaction_isolation", c"read committed"),
+    (c"default_transaction_deferrable", c"off"),
+    (c"row_security", c"on"),
+    (c"statement_timeout", c"0"),
+    (c"idle_session_timeout", c"0"),
+    (c"idle_in_transaction_session_timeout", c"0"),
+];
 
 /// Connects as whoever works by itself, and waits for nobody's lock for long: it gives way and tries
 /// again.

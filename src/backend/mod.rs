@@ -4,6 +4,7 @@
 
 pub mod catalog;
 pub mod connection;
+pub mod encoding;
 pub mod locks;
 pub mod signals;
 pub mod transaction;

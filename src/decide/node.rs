@@ -1,14 +1,20 @@
 //! Owns how a node of the cluster is named: what every room calls it by, and in a statement.
 //! Must not know anything else of it.
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 /// A node as `pg_dist_node` names it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Node {
     pub nodeid: i32,
     pub nodename: String,
+    #[serde(deserialize_with = "any_port")]
     pub nodeport: u16,
+}
+
+/// Citus takes any number as a port: what is none is 0, where nobody answers.
+pub fn any_port<'de, D: Deserializer<'de>>(from: D) -> Result<u16, D::Error> {
+    Ok(u16::try_from(i64::deserialize(from)?).unwrap_or_default())
 }
 
 /// A string for a statement: Citus stores host names unchecked, so one may hold anything.

@@ -1,7 +1,7 @@
 //! Owns what is served, made from one collection: the same snapshot, rows and report that SQL shows.
 //! Must not read anything but what a member of `pg_monitor` may.
 
-use crate::backend::catalog::read_one;
+use crate::backend::catalog::value;
 use crate::backend::transaction::transaction;
 use crate::board;
 use crate::error::Error;
@@ -10,7 +10,6 @@ use decide::condition;
 use decide::condition::Condition;
 use decide::membership::state::State;
 use hyper::body::Bytes;
-use pgrx::JsonB;
 use serde_json::{Value, json};
 use std::cell::OnceCell;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -49,21 +48,18 @@ pub fn readiness() -> (bool, Bytes) {
 /// Collects once and makes all documents of it.
 pub fn collect() -> Documents {
     let read = || {
-        let snapshot = value("SELECT fleet.snapshot()")?;
+        let snapshot = value("SELECT COALESCE(fleet.snapshot()::pg_catalog.text, 'null')", &[])?;
         // Names of the rows are those of the views.
-        let vector = value("SELECT fleet.vector_rows('all')")?;
-        let events = value(
-            "SELECT COALESCE(pg_catalog.jsonb_agg(pg_catalog.to_jsonb(e)), '[]')
+        let vector = value("SELECT fleet.vector_rows('all')::pg_catalog.text", &[])?;
+        let events: Value = value(
+            "SELECT COALESCE(pg_catalog.jsonb_agg(pg_catalog.to_jsonb(e)), '[]')::pg_catalog.text
              FROM (SELECT * FROM fleet.events ORDER BY at DESC LIMIT 50) e",
+            &[],
         )?;
-        Ok((snapshot, vector, events))
+        Ok::<_, Error>((snapshot, vector, events))
     };
     let (snapshot, vector, events) = transaction(read).map_err(|error| error.to_string())?;
     Ok(make(snapshot, vector, &events))
-}
-
-fn value(statement: &str) -> Result<Value, Error> {
-    Ok(read_one::<JsonB>(statement, &[])?.map_or(Value::Null, |value| value.0))
 }
 
 fn make(snapshot: Value, vector: Value, events: &Value) -> Papers {

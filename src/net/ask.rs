@@ -44,7 +44,7 @@ pub async fn visit(
     let logging_in = async {
         let mut result = Err(failure(LoginFailureKind::Other, "no way to log in"));
         for way in ways {
-            result = Login::connect(&bounded(way, bounds), errand).await;
+            result = connect(&way, bounds, errand).await;
             let is_next =
                 |failure: &LoginFailure| failure.kind == LoginFailureKind::PasswordNotBound;
             if !result.as_ref().is_err_and(is_next) {
@@ -60,14 +60,32 @@ pub async fn visit(
 }
 
 /// With the same bounds for the server.
-fn bounded(mut parameters: Parameters, bounds: Bounds) -> Parameters {
-    let ours = format!(
-        "-c statement_timeout={} -c client_connection_check_interval=200 -c idle_session_timeout=0",
-        bounds.deadline.as_millis()
-    );
+async fn connect(way: &Parameters, bounds: Bounds, errand: Errand) -> Result<Login, LoginFailure> {
+    let ours = format!("-c statement_timeout={} {OUR_OWN}", bounds.deadline.as_millis());
+    match Login::connect(&with_options(way, &format!("{ours} {NEWEST}")), errand).await {
+        // PostgreSQL 16 says so of what it does not know, and is to say its version.
+        Err(failure) if failure.message.contains("transaction_timeout") => {
+            Login::connect(&with_options(way, &ours), errand).await
+        }
+        login => login,
+    }
+}
+
+/// What an owner of the database or of the role there may have set otherwise, for clients. The second
+/// line is of Citus, which would look at every relation to hide shards; without it, nobody's.
+const OUR_OWN: &str = "-c client_connection_check_interval=200 -c idle_session_timeout=0 \
+     -c idle_in_transaction_session_timeout=0 -c default_transaction_read_only=off \
+     -c default_transaction_isolation=read\\ committed -c default_transaction_deferrable=off \
+     -c row_security=on -c search_path=pg_catalog -c citus.override_table_visibility=off";
+
+/// Since PostgreSQL 17.
+const NEWEST: &str = "-c transaction_timeout=0";
+
+fn with_options(parameters: &Parameters, ours: &str) -> Parameters {
+    let mut parameters = parameters.clone();
     match parameters.iter_mut().rev().find(|(key, _)| key == "options") {
         Some((_, options)) => *options = format!("{options} {ours}"),
-        None => parameters.push(("options".to_owned(), ours)),
+        None => parameters.push(("options".to_owned(), ours.to_owned())),
     }
     parameters
 }

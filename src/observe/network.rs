@@ -11,7 +11,7 @@ use crate::net::dns::{Dns, Resolvers};
 use decide::configuration::names::HostName;
 use decide::configuration::policy::{NameOrigin, Policy};
 use decide::login::LoginFailureKind;
-use decide::membership::coordinator::{DistNode, OwnAddress};
+use decide::membership::coordinator::{DistNode, OwnAddress, port as port_of};
 use decide::membership::discovery::{DnsFailure, SourceAnswer};
 use decide::membership::endpoint::{Naming, ProbeResult};
 use futures_util::future::join_all;
@@ -71,7 +71,7 @@ impl Network {
         policy: &Policy,
         resolvers: &Resolvers,
         nodes: &[&DistNode],
-        own: &[(&str, u16)],
+        own: &[(&str, i32)],
     ) -> Option<Names> {
         self.crowd.perform(async {
             let sources = async {
@@ -92,7 +92,8 @@ impl Network {
             );
             let own = join_all(own.iter().map(async |(name, nodeport)| {
                 let addresses = locate(name, system).await.unwrap_or_default();
-                let endpoints = addresses.into_iter().map(|ip| SocketAddr::new(ip, *nodeport));
+                let at = |ip| Some(SocketAddr::new(ip, port_of(*nodeport)?));
+                let endpoints = addresses.into_iter().filter_map(at);
                 OwnAddress {
                     nodename: (*name).to_owned(),
                     nodeport: *nodeport,

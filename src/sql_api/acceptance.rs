@@ -31,6 +31,7 @@ const MISSING: &str = "SELECT COALESCE(pg_catalog.json_agg(n.name), '[]')::pg_ca
 #[derive(Deserialize)]
 struct Shown {
     nodename: String,
+    #[serde(deserialize_with = "decide::node::any_port")]
     nodeport: u16,
     address: Option<IpAddr>,
     nodeid: Option<i32>,

@@ -19,6 +19,8 @@ use pgrx::prelude::*;
 #[pg_schema]
 pub mod pg_catalog {
     use super::{Error, Report, autoregister};
+    use crate::backend::encoding::Text;
+    use crate::error::given;
     use pgrx::prelude::*;
 
     /// Runs one full pass now: asks every source, probes every server, and registers the workers
@@ -35,18 +37,19 @@ pub mod pg_catalog {
     #[allow(clippy::type_complexity)]
     #[pg_extern(volatile, parallel_unsafe)]
     pub fn citus_autoregister(
-        dry_run: default!(bool, false),
+        dry_run: default!(Option<bool>, false),
     ) -> TableIterator<
         'static,
         (
-            name!(nodename, String),
+            name!(nodename, Text),
             name!(nodeport, i32),
             name!(nodeid, Option<i32>),
             name!(action, String),
             name!(outcome, String),
-            name!(reason, Option<String>),
+            name!(reason, Option<Text>),
         ),
     > {
+        let dry_run = given(dry_run, "dry_run");
         let report: Report = autoregister(dry_run).unwrap_or_else(|error: Error| error.raise());
         TableIterator::new(report.rows.into_iter().map(|row| {
             let action = match serde_json::to_value(row.action) {
@@ -54,12 +57,12 @@ pub mod pg_catalog {
                 _ => String::new(),
             };
             (
-                row.nodename,
+                Text(row.nodename),
                 row.nodeport,
                 row.nodeid,
                 action,
                 row.outcome.as_str().to_owned(),
-                row.reason,
+                row.reason.map(Text),
             )
         }))
     }
@@ -71,9 +74,10 @@ pub mod fleet {
         Error, acceptance, doctor, metrics_text, removal, set_paused, snapshot_json, status_json,
         vector,
     };
+    use crate::backend::encoding::{Json, JsonB, Text};
+    use crate::error::given;
     use decide::membership::situations::described;
     use pgrx::prelude::*;
-    use pgrx::{Json, JsonB};
 
     /// What the controller saw in its last cycle, as JSON; NULL while there is none. The views of
     /// this schema read it.
@@ -122,13 +126,14 @@ pub mod fleet {
         (
             name!(check, String),
             name!(status, String),
-            name!(finding, String),
-            name!(remedy, Option<String>),
+            name!(finding, Text),
+            name!(remedy, Option<Text>),
         ),
     > {
         let findings = doctor::examine().unwrap_or_else(|error: Error| error.raise());
         TableIterator::new(findings.into_iter().map(|finding| {
-            (finding.check.into(), finding.status.as_str().into(), finding.finding, finding.remedy)
+            let (text, remedy) = (Text(finding.finding), finding.remedy.map(Text));
+            (finding.check.into(), finding.status.as_str().into(), text, remedy)
         }))
     }
 
@@ -148,8 +153,8 @@ pub mod fleet {
     /// Errors: 55000 on a worker; 22023 for a view that there is not.
     #[pg_extern(volatile, parallel_unsafe, security_definer)]
     #[search_path(pg_catalog, pg_temp)]
-    pub fn vector_rows(view: &str) -> JsonB {
-        JsonB(vector::rows(view).unwrap_or_else(|error: Error| error.raise()))
+    pub fn vector_rows(view: Option<&str>) -> JsonB {
+        JsonB(vector::rows(given(view, "view")).unwrap_or_else(|error: Error| error.raise()))
     }
 
     /// The metrics of the fleet and of vector-shard health in OpenMetrics, as `/metrics` serves them;
@@ -158,8 +163,8 @@ pub mod fleet {
     /// Errors: 55000 on a worker.
     #[pg_extern(volatile, parallel_unsafe, security_definer)]
     #[search_path(pg_catalog, pg_temp)]
-    pub fn metrics(shards: default!(bool, false)) -> String {
-        metrics_text(shards).unwrap_or_else(|error: Error| error.raise())
+    pub fn metrics(shards: default!(Option<bool>, false)) -> Text {
+        Text(metrics_text(given(shards, "shards")).unwrap_or_else(|error: Error| error.raise()))
     }
 
     /// Whether similarity search works well on every shard: status, symptoms, impacts, and diagnoses
@@ -168,8 +173,10 @@ pub mod fleet {
     /// Errors: 55000 on a worker.
     #[pg_extern(volatile, parallel_unsafe, security_definer)]
     #[search_path(pg_catalog, pg_temp)]
-    pub fn vector_health(verbose: default!(bool, false)) -> JsonB {
-        JsonB(vector::health(verbose).unwrap_or_else(|error: Error| error.raise()))
+    pub fn vector_health(verbose: default!(Option<bool>, false)) -> JsonB {
+        JsonB(
+            vector::health(given(verbose, "verbose")).unwrap_or_else(|error: Error| error.raise()),
+        )
     }
 
     /// Stops all changes of the cluster's metadata until `fleet.resume()`; observation goes on. Waits
@@ -195,12 +202,14 @@ pub mod fleet {
     /// worker hold it up; what Citus raises.
     #[pg_extern(volatile, parallel_unsafe)]
     pub fn remove_worker(
-        nodename: &str,
-        nodeport: i32,
-        drain: default!(bool, true),
-        shard_transfer_mode: default!(&str, "'auto'"),
+        nodename: Option<&str>,
+        nodeport: Option<i32>,
+        drain: default!(Option<bool>, true),
+        shard_transfer_mode: default!(Option<&str>, "'auto'"),
     ) {
-        let transfer = drain.then_some(shard_transfer_mode);
+        let (nodename, nodeport) = (given(nodename, "nodename"), given(nodeport, "nodeport"));
+        let mode = given(shard_transfer_mode, "shard_transfer_mode");
+        let transfer = given(drain, "drain").then_some(mode);
         removal::remove(nodename, nodeport, transfer).unwrap_or_else(|error: Error| error.raise());
     }
 
@@ -210,7 +219,8 @@ pub mod fleet {
     /// Errors: 42704 where no such server was removed; 55000 while what Citus has left on it has
     /// not been dropped.
     #[pg_extern(volatile, parallel_unsafe)]
-    pub fn enroll_worker(nodename: &str, nodeport: i32) {
+    pub fn enroll_worker(nodename: Option<&str>, nodeport: Option<i32>) {
+        let (nodename, nodeport) = (given(nodename, "nodename"), given(nodeport, "nodeport"));
         removal::enroll(nodename, nodeport).unwrap_or_else(|error: Error| error.raise());
     }
 

@@ -14,10 +14,11 @@ use pgrx::prelude::*;
 #[pg_schema]
 pub mod fleet {
     use super::{interval, measure_here, vector_recall_rows};
-    use crate::error::Error;
+    use crate::backend::encoding::{Json, Text};
+    use crate::error::{Error, given};
+    use pgrx::PgRelation;
     use pgrx::datum::Interval;
     use pgrx::prelude::*;
-    use pgrx::{Json, PgRelation};
 
     /// Measures how much of the exact answer the vector indexes of a table give: one row for each
     /// index of each placement, each measured on its own node, all nodes at the same time.
@@ -40,18 +41,18 @@ pub mod fleet {
     #[allow(clippy::type_complexity)]
     #[pg_extern(volatile, parallel_unsafe)]
     pub fn vector_recall(
-        relation: PgRelation,
-        k: default!(i32, 10),
-        sample: default!(i32, 100),
-        budget: default!(Interval, "'30 s'"),
+        relation: Option<PgRelation>,
+        k: default!(Option<i32>, 10),
+        sample: default!(Option<i32>, 100),
+        budget: default!(Option<Interval>, "'30 s'"),
     ) -> TableIterator<
         'static,
         (
             name!(nodename, String),
             name!(nodeport, i32),
             name!(shardid, Option<i64>),
-            name!(placement, String),
-            name!(index, Option<String>),
+            name!(placement, Text),
+            name!(index, Option<Text>),
             name!(k, i32),
             name!(queries, i32),
             name!(recall, Option<f64>),
@@ -60,9 +61,11 @@ pub mod fleet {
             name!(p10, Option<f64>),
             name!(returned_ratio, Option<f64>),
             name!(duration, Option<Interval>),
-            name!(note, Option<String>),
+            name!(note, Option<Text>),
         ),
     > {
+        let (relation, k) = (given(relation, "relation"), given(k, "k"));
+        let (sample, budget) = (given(sample, "sample"), given(budget, "budget"));
         let rows = vector_recall_rows(relation.oid(), k, sample, &budget)
             .unwrap_or_else(|error: Error| error.raise());
         TableIterator::new(rows.into_iter().map(move |row| {
@@ -71,8 +74,8 @@ pub mod fleet {
                 row.node.nodename,
                 i32::from(row.node.nodeport),
                 row.shardid,
-                measured.relation,
-                measured.index,
+                Text(measured.relation),
+                measured.index.map(Text),
                 k,
                 i32::try_from(measured.queries).unwrap_or(i32::MAX),
                 measured.recall,
@@ -81,7 +84,7 @@ pub mod fleet {
                 measured.p10,
                 measured.returned_ratio,
                 measured.duration_ms.map(interval),
-                measured.note,
+                measured.note.map(Text),
             )
         }))
     }
@@ -95,7 +98,14 @@ pub mod fleet {
     /// Errors: 22023 for arguments that make no sense; 42501 unless superuser, since it takes no
     /// privilege on the tables.
     #[pg_extern(volatile, parallel_unsafe)]
-    pub fn shard_recall(relations: Vec<String>, k: i32, sample: i32, budget_ms: i64) -> Json {
+    pub fn shard_recall(
+        relations: Option<Vec<String>>,
+        k: Option<i32>,
+        sample: Option<i32>,
+        budget_ms: Option<i64>,
+    ) -> Json {
+        let (relations, k) = (given(relations, "relations"), given(k, "k"));
+        let (sample, budget_ms) = (given(sample, "sample"), given(budget_ms, "budget_ms"));
         let measured = measure_here(&relations, k, sample, budget_ms)
             .unwrap_or_else(|error: Error| error.raise());
         Json(serde_json::json!(measured))

@@ -12,8 +12,8 @@ use pgrx::prelude::*;
 #[pg_schema]
 pub mod fleet {
     use super::{checked, set};
-    use crate::error::Error;
-    use pgrx::Json;
+    use crate::backend::encoding::Json;
+    use crate::error::{Error, given};
     use pgrx::prelude::*;
 
     /// Sets an option of vector searches or index builds for the database, on every node and, by
@@ -43,7 +43,7 @@ pub mod fleet {
             name!(after, Option<String>),
         ),
     > {
-        let rows = set(&name.unwrap_or_default(), value.as_deref())
+        let rows = set(&given(name, "name"), value.as_deref())
             .unwrap_or_else(|error: Error| error.raise());
         TableIterator::new(rows.into_iter().map(|(nodename, nodeport, setting)| {
             (nodename, i32::from(nodeport), setting.before, setting.after)
@@ -56,7 +56,7 @@ pub mod fleet {
     /// Errors: 42501 unless superuser; 22023 for what is no such option, and what SET says.
     #[pg_extern(volatile, parallel_unsafe)]
     pub fn check_search_option(name: Option<String>, value: Option<String>) -> Json {
-        let setting = checked(&name.unwrap_or_default(), value.as_deref())
+        let setting = checked(&given(name, "name"), value.as_deref())
             .unwrap_or_else(|error: Error| error.raise());
         Json(serde_json::json!(setting))
     }

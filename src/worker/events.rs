@@ -3,7 +3,8 @@
 //! Must not write anything while nothing changes.
 
 use super::memory::Standing;
-use crate::backend::catalog::read_one;
+use crate::backend::catalog::{read_one, value};
+use crate::backend::encoding::{JsonB, Text};
 use crate::error::Error;
 use decide::membership::lineage::Lsn;
 use decide::membership::plan::Worker;
@@ -22,7 +23,7 @@ pub struct Entered<'a> {
 /// The workers whose state is not the one they last stood in.
 pub fn changed<'a>(
     workers: &'a [Worker],
-    standings: &BTreeMap<(String, u16), Standing>,
+    standings: &BTreeMap<(String, i32), Standing>,
 ) -> Vec<Entered<'a>> {
     workers
         .iter()
@@ -47,12 +48,12 @@ pub fn write(entered: &[Entered<'_>]) -> Result<(), Error> {
             "INSERT INTO fleet.events (nodename, nodeport, nodeid, event, code, detail)
              VALUES ($1, $2, $3, $4, $5, $6)",
             &[
-                worker.nodename.as_str().into(),
-                i32::from(worker.nodeport).into(),
+                Text(worker.nodename.clone()).into(),
+                worker.nodeport.into(),
                 worker.nodeid.into(),
                 worker.state.as_str().into(),
                 worker.code.into(),
-                pgrx::JsonB(detail).into(),
+                JsonB(detail).into(),
             ],
         )?;
     }
@@ -63,7 +64,7 @@ pub fn write(entered: &[Entered<'_>]) -> Result<(), Error> {
 /// transaction: where it was promoted, what had been seen before, and how much of that is not there.
 pub struct Follow {
     pub nodename: String,
-    pub nodeport: u16,
+    pub nodeport: i32,
     pub nodeid: i32,
     pub from: String,
     pub timeline: i32,
@@ -85,26 +86,26 @@ pub fn write_follow(follow: &Follow) -> Result<(), Error> {
          VALUES ($1, $2, $3, 'followed', 'followed', $4)",
         &[
             follow.nodename.as_str().into(),
-            i32::from(follow.nodeport).into(),
+            follow.nodeport.into(),
             follow.nodeid.into(),
-            pgrx::JsonB(detail).into(),
+            JsonB(detail).into(),
         ],
     )?)
 }
 
 /// Where every worker stood when the last row about it was written.
-pub fn last_standings() -> Result<BTreeMap<(String, u16), Standing>, Error> {
+pub fn last_standings() -> Result<BTreeMap<(String, i32), Standing>, Error> {
     #[derive(Deserialize)]
     struct Row {
         nodename: String,
-        nodeport: u16,
+        nodeport: i32,
         event: State,
         at_us: i64,
     }
     // A row about a follow is about no state.
     let states: Vec<String> = State::ALL.iter().map(ToString::to_string).collect();
-    let rows: Option<String> = read_one(
-        "SELECT pg_catalog.json_agg(e)::pg_catalog.text FROM (
+    let rows: Vec<Row> = value(
+        "SELECT COALESCE(pg_catalog.json_agg(e), '[]')::pg_catalog.text FROM (
            SELECT DISTINCT ON (e.nodename, e.nodeport) e.nodename, e.nodeport, e.event,
                   (EXTRACT(epoch FROM e.at) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8 AS at_us
            FROM fleet.events e
@@ -112,7 +113,6 @@ pub fn last_standings() -> Result<BTreeMap<(String, u16), Standing>, Error> {
            ORDER BY e.nodename, e.nodeport, e.id DESC) e",
         &[states.into()],
     )?;
-    let rows: Vec<Row> = rows.map_or(Ok(Vec::new()), |rows| serde_json::from_str(&rows))?;
     Ok(rows.into_iter().map(|row| ((row.nodename, row.nodeport), (row.event, row.at_us))).collect())
 }
 

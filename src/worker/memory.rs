@@ -37,7 +37,7 @@ pub struct Memory {
     pub unnamed_since: BTreeMap<i32, Duration>,
     pub failures: BTreeMap<Subject, ChangeFailure>,
     /// By name and port.
-    pub standings: BTreeMap<(String, u16), Standing>,
+    pub standings: BTreeMap<(String, i32), Standing>,
     /// Counted since the controller started, by kind.
     pub dns_errors: BTreeMap<&'static str, u64>,
     pub probe_errors: BTreeMap<&'static str, u64>,
@@ -46,7 +46,7 @@ pub struct Memory {
     expired_at: Option<Duration>,
     distributed_tables: Vec<String>,
     /// The coordinator's own row, and since when it is so.
-    own_row: (Option<(String, u16)>, Duration),
+    own_row: (Option<(String, i32)>, Duration),
     /// How far the server of each worker was last seen to have come, and which instance it was.
     seen: BTreeMap<i32, Seen>,
 }
@@ -60,7 +60,7 @@ struct Seen {
 }
 
 impl Memory {
-    pub fn new(standings: BTreeMap<(String, u16), Standing>) -> Self {
+    pub fn new(standings: BTreeMap<(String, i32), Standing>) -> Self {
         Self {
             started: Instant::now(),
             discovery: Discovery::default(),
@@ -190,7 +190,9 @@ impl Memory {
                 continue;
             }
             self.lost_names.remove(&row.nodeid);
-            self.lead(row.nodeid, row.nodeport, addresses.clone());
+            if let Some(port) = row.port() {
+                self.lead(row.nodeid, port, addresses.clone());
+            }
         }
         // What may not be connected to is not asked, and so is nothing to hurry for.
         let is_allowed = |it: &&Candidate| bar(it, coordinator, &settings.policy).is_none();
@@ -222,7 +224,7 @@ impl Memory {
     /// Where a registered worker's name leads, as far as that is known.
     pub fn endpoints_of(&self, row: &DistNode) -> Vec<SocketAddr> {
         let addresses = self.node_addresses.get(&row.nodeid).into_iter().flatten();
-        addresses.map(|address| SocketAddr::new(*address, row.nodeport)).collect()
+        addresses.filter_map(|address| Some(SocketAddr::new(*address, row.port()?))).collect()
     }
 
     /// A question goes out to an endpoint.
@@ -365,7 +367,7 @@ impl Memory {
 
     /// Forgets where workers stood that are not listed any more.
     pub fn keep_standings(&mut self, workers: &[Worker]) {
-        let listed: BTreeSet<(String, u16)> =
+        let listed: BTreeSet<(String, i32)> =
             workers.iter().map(|worker| (worker.nodename.clone(), worker.nodeport)).collect();
         self.standings.retain(|worker, _| listed.contains(worker));
     }

@@ -125,7 +125,7 @@ fn follow(coordinator: &Coordinator, outcome: &Outcome) -> Option<Follow> {
     };
     Some(Follow {
         nodename: nodename.clone(),
-        nodeport: *nodeport,
+        nodeport: i32::from(*nodeport),
         nodeid: *nodeid,
         from: format!("{}:{}", from.0, from.1),
         timeline: lineage.timeline,

@@ -68,7 +68,7 @@ pub struct ControllerStatus {
 #[derive(Debug, Serialize)]
 pub struct WorkerRow {
     nodename: String,
-    nodeport: u16,
+    nodeport: i32,
     address: Option<std::net::IpAddr>,
     elsewhere: Vec<std::net::SocketAddr>,
     lost_wal: Option<u64>,
@@ -244,7 +244,7 @@ fn report_row(request: Request, plan: &Plan, outcomes: &[Outcome], worker: &Work
     };
     ReportRow {
         nodename: worker.nodename.clone(),
-        nodeport: i32::from(worker.nodeport),
+        nodeport: worker.nodeport,
         nodeid,
         action: worker.action,
         outcome: word,

@@ -38,7 +38,7 @@ pub enum Change {
     /// The worker's server lives elsewhere now: its row follows, with the same nodeid.
     UpdateAddress {
         nodeid: i32,
-        from: (String, u16),
+        from: (String, i32),
         nodename: String,
         nodeport: u16,
         endpoint: SocketAddr,

@@ -3,6 +3,7 @@
 //! Must not know what anybody answers.
 
 use super::lineage::Record;
+use crate::configuration::names::HostName;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,7 +15,8 @@ pub struct DistNode {
     pub nodeid: i32,
     pub groupid: i32,
     pub nodename: String,
-    pub nodeport: u16,
+    /// Citus takes any number.
+    pub nodeport: i32,
     pub isactive: bool,
     pub hasmetadata: bool,
     pub metadatasynced: bool,
@@ -68,7 +70,7 @@ pub struct Coordinator {
 pub struct Removed {
     pub system_identifier: i64,
     pub nodename: String,
-    pub nodeport: u16,
+    pub nodeport: i32,
     /// Where it answered when it was removed; none where it did not.
     pub address: Option<IpAddr>,
     /// What Citus has left on it and the controller is to drop, quoted and qualified.
@@ -76,10 +78,31 @@ pub struct Removed {
     pub is_clean: bool,
 }
 
+/// A number as a port, where it is one.
+pub fn port(number: i32) -> Option<u16> {
+    u16::try_from(number).ok().filter(|port| *port > 0)
+}
+
+impl DistNode {
+    /// Its port, where it has one.
+    pub fn port(&self) -> Option<u16> {
+        port(self.nodeport)
+    }
+
+    /// Why nobody can connect by it, whatever DNS says: Citus takes any name as well.
+    pub fn misfit(&self) -> Option<String> {
+        if self.port().is_none() {
+            return Some(format!("{} is not a port from 1 to 65535", self.nodeport));
+        }
+        let is_address = self.nodename.parse::<IpAddr>().is_ok();
+        HostName::parse(&self.nodename).err().filter(|_| !is_address)
+    }
+}
+
 impl Removed {
     /// Where it answered when it was removed.
     pub fn endpoint(&self) -> Option<SocketAddr> {
-        Some(SocketAddr::new(self.address?, self.nodeport))
+        Some(SocketAddr::new(self.address?, port(self.nodeport)?))
     }
 
     /// Where to look for it, whatever the sources say, until it is clean.
@@ -136,7 +159,7 @@ impl Coordinator {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnAddress {
     pub nodename: String,
-    pub nodeport: u16,
+    pub nodeport: i32,
     /// None where DNS has failed, or says that it leads nowhere.
     pub endpoints: Vec<SocketAddr>,
 }

@@ -114,11 +114,11 @@ fn change(
     whereabouts: &Whereabouts<'_>,
 ) -> Option<Change> {
     let nodeid = known.row.nodeid;
-    let (nodename, nodeport) = (known.row.nodename.clone(), known.row.nodeport);
+    if let (Action::UpdateAddress, Whereabouts::Moved(there)) = (action, whereabouts) {
+        return Some(update_address(view, known, there));
+    }
+    let (nodename, nodeport) = (known.row.nodename.clone(), known.row.port()?);
     match (action, whereabouts) {
-        (Action::UpdateAddress, Whereabouts::Moved(there)) => {
-            Some(update_address(view, known, there))
-        }
         (Action::None, _) => mark(known),
         (Action::Reactivate, _) => Some(Change::Reactivate { nodeid, nodename, nodeport }),
         (Action::Disable, _) => Some(Change::Disable { nodeid, nodename, nodeport }),
@@ -163,7 +163,7 @@ pub fn without_collisions(view: &View<'_>, mut followed: Vec<Followed>) -> Vec<F
             let holder = view.seen.coordinator.nodes().iter().find(|row| {
                 row.nodeid != nodeid
                     && row.nodename == nodename
-                    && row.nodeport == nodeport
+                    && row.port() == Some(nodeport)
                     && !moving.contains(&row.nodeid)
             })?;
             let facts = vec![

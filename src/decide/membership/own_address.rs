@@ -12,11 +12,12 @@ use std::net::SocketAddr;
 /// What workers know the coordinator by, or are to: the setting, and its row of `pg_dist_node`, which a
 /// copy of the coordinator brings along whatever its configuration says. The first is what workers get.
 /// None without Citus; Citus's own placeholder is none.
-pub fn own_names<'a>(coordinator: &'a Coordinator, policy: &'a Policy) -> Vec<(&'a str, u16)> {
+pub fn own_names<'a>(coordinator: &'a Coordinator, policy: &'a Policy) -> Vec<(&'a str, i32)> {
     if coordinator.citus.is_none() {
         return Vec::new();
     }
-    let set = policy.coordinator_host.as_ref().map(|(name, port)| (name.as_str(), *port));
+    let set =
+        policy.coordinator_host.as_ref().map(|(name, port)| (name.as_str(), i32::from(*port)));
     let row = coordinator.own_row().filter(|row| row.nodename != "localhost");
     let row = row.map(|row| (row.nodename.as_str(), row.nodeport)).filter(|row| Some(*row) != set);
     set.into_iter().chain(row).collect()

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Worker {
     pub nodename: String,
-    pub nodeport: u16,
+    pub nodeport: i32,
     pub endpoint: Option<SocketAddr>,
     /// Other addresses at which its server was seen.
     pub elsewhere: Vec<SocketAddr>,

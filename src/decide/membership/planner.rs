@@ -85,7 +85,7 @@ impl<'a> Planner<'a> {
             return;
         };
         let own = coordinator.own_row();
-        if own.is_some_and(|row| row.nodename == *name && row.nodeport == *port) {
+        if own.is_some_and(|row| row.nodename == *name && row.port() == Some(*port)) {
             return;
         }
         match self.view.withheld(Subject::Coordinator).or_else(|| self.own_address()) {
@@ -137,7 +137,7 @@ impl<'a> Planner<'a> {
 
     fn list(
         &mut self,
-        (nodename, nodeport): (String, u16),
+        (nodename, nodeport): (String, i32),
         endpoint: Option<SocketAddr>,
         node: Option<(i32, i32)>,
         source: Option<String>,
@@ -184,7 +184,13 @@ impl<'a> Planner<'a> {
         };
         let nodename = self.nodename(candidate);
         let verdict = self.judge(at, nodename.clone(), bar, twin);
-        self.list((nodename, at.port()), Some(at), None, Some(candidate.source.clone()), verdict);
+        self.list(
+            (nodename, at.port().into()),
+            Some(at),
+            None,
+            Some(candidate.source.clone()),
+            verdict,
+        );
     }
 
     /// What a server that no row leads to is; what is wanted of it goes into the plan.
@@ -198,7 +204,7 @@ impl<'a> Planner<'a> {
         let seen = self.view.seen;
         let holder = seen.coordinator.nodes().iter();
         let holder = holder
-            .filter(|row| row.nodename == nodename && row.nodeport == at.port())
+            .filter(|row| row.nodename == nodename && row.port() == Some(at.port()))
             .map(|row| row.nodeid)
             .next();
         let mut it = Newcomer {

@@ -33,7 +33,7 @@ impl<'a> Registered<'a> {
         let endpoints: Vec<SocketAddr> = addresses
             .into_iter()
             .flatten()
-            .map(|address| SocketAddr::new(*address, row.nodeport))
+            .filter_map(|address| Some(SocketAddr::new(*address, row.port()?)))
             .collect();
         let identity = seen.coordinator.identities.get(&row.nodeid);
         let is_name_lost = seen.lost_names.contains(&row.nodeid);
@@ -78,7 +78,6 @@ impl<'a> Registered<'a> {
             .get(&row.nodeid)
             .map(|since| seen.now.monotonic.saturating_sub(*since))
             .filter(|unnamed| is_silent && *unnamed >= policy.absent_after);
-        let identity = seen.coordinator.identities.get(&row.nodeid);
         let at_home = situations::at_home(&AtHome {
             row,
             identity,

@@ -18,6 +18,7 @@ mod lifecycle;
 mod lifecycle_absence;
 mod lifecycle_failover;
 mod lifecycle_faults;
+mod odd;
 mod patroni;
 mod preflight;
 mod probe;
@@ -68,6 +69,7 @@ fn main() {
         sql_surface::suite(),
         settings::suite(),
         hostile::suite(),
+        odd::suite(),
         http::suite(),
         lifecycle::suite(),
         lifecycle_failover::suite(),

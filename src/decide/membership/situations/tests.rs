@@ -73,6 +73,7 @@ fn led() -> Fleet {
 
 const CASES: &[Case] = &[
     // Workers
+    ("row_not_understood", "w2", || w2_with(|row| row.nodeport = 70_000)),
     ("disabled_not_in_order", "w2", || {
         w2_with(|row| row.isactive = false).answer("10.0.0.2", server(2))
     }),

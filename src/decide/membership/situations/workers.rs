@@ -18,6 +18,23 @@ use crate::node::literal;
 
 pub(super) const TABLE: &[Row] = &[
     // --- What is made of it ---
+    // Nobody can be asked, nor told anything, by it.
+    Row {
+        code: "row_not_understood",
+        state: Unreachable,
+        when: &[Worker(|it| {
+            let why =
+                it.row.misfit().filter(|_| !matches!(it.whereabouts, Moved(..) | Twice(..)))?;
+            let facts = [("why", why), ("nodeid", it.row.nodeid.to_string())];
+            Some(node(it.row).into_iter().chain(facts).collect())
+        })],
+        reason: "its row in pg_dist_node cannot be understood: {why}",
+        cause: "Citus takes any text as a name and any number as a port, and nobody can connect by this one.",
+        way_out: Do(
+            "SELECT citus_update_node({nodeid}, '<name>', <port>); or, where it is nobody's, SELECT citus_remove_node({node});",
+        ),
+        ..ROW
+    },
     // Activating a node whose server is not in order would hide what it has lost.
     Row {
         code: "disabled_not_in_order",

@@ -31,12 +31,12 @@ fn only_primaries_of_other_groups_are_workers() {
 
 #[test]
 fn a_disabled_worker_is_inactive_and_has_the_statement_to_run() {
-    let disabled = DistNode { isactive: false, ..row(2, "it's") };
+    let disabled = DistNode { isactive: false, ..row(2, "w2") };
     let worker = fleet()
         .row(disabled, &["10.0.0.2"])
         .answer("10.0.0.2", member(2, 12))
         .gives(State::Inactive, &["isactive = false"]);
-    let statement = "SELECT citus_activate_node('it''s', 5432);";
+    let statement = "SELECT citus_activate_node('w2', 5432);";
     assert_eq!(worker.remedy.as_deref(), Some(statement));
 }
 
@@ -148,6 +148,25 @@ fn a_worker_that_nobody_has_asked_since_the_start_is_not_active() {
     // Nobody can be added beside it: Citus could not tell it.
     let plan = unknown.server("10.0.0.9", server(9)).plan();
     plan.at("10.0.0.9").is(State::Ready, &["w2:5432 is discovered"]);
+}
+
+#[test]
+fn a_row_that_nobody_can_connect_by_is_a_state_of_its_own() {
+    for (nodename, nodeport, fact) in
+        [("10.0.0.2", 70_000, "70000"), ("10.0.0.2", 0, "port"), ("x' OR 1=1 --", 5432, "'\\''")]
+    {
+        let odd = |isactive| DistNode { nodeport, isactive, ..row(2, nodename) };
+        for isactive in [true, false] {
+            let worker = fleet()
+                .row(odd(isactive), &["10.0.0.2"])
+                .gives(State::Unreachable, &["cannot be understood", fact]);
+            assert_eq!((worker.code, worker.nodeport), ("row_not_understood", nodeport));
+        }
+        // Its server is known, and found: the row is led there.
+        let known = fleet().row(odd(true), &[]).known_as(2, 7002);
+        let plan = known.server("10.0.0.9", member(2, 12)).plan();
+        assert_eq!(plan.at(nodename).code, "moved", "{plan:#?}");
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! coordinator's catalogs say of the cluster. Must not judge anything.
 
 use crate::login::LoginFailure;
+use crate::node::any_port;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -283,6 +284,7 @@ pub struct CatalogNode {
     pub nodeid: i32,
     pub groupid: i32,
     pub nodename: String,
+    #[serde(deserialize_with = "any_port")]
     pub nodeport: u16,
     pub isactive: bool,
     pub shouldhaveshards: bool,
@@ -343,6 +345,7 @@ pub struct Cleanup {
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct RecallResult {
     pub nodename: String,
+    #[serde(deserialize_with = "any_port")]
     pub nodeport: u16,
     /// Schema and name of the relation on the node, ready for a statement.
     pub placement: String,
