@@ -9,7 +9,7 @@ use pgrx::spi::SpiError;
 use std::time::Duration;
 use thiserror::Error;
 
-#[derive(Debug, Error)]
+#[derive(Clone, Debug, Error)]
 pub enum Error {
     #[error("the argument {0} may not be NULL")]
     NullArgument(&'static str),
@@ -49,8 +49,8 @@ pub enum Error {
     HoldsRemains(String),
     #[error("a background job of Citus is running")]
     JobRunning,
-    #[error("the worker could not be taken out within {} s", .0.as_secs())]
-    StillUsed(Duration),
+    #[error("the worker could not be taken out within {} s", .time.as_secs())]
+    StillUsed { time: Duration, by: Option<String>, hint: String },
     #[error("no running primary was found that could be the worker {0}")]
     NobodyToAccept(String),
     #[error("more than one server answers for {node}: {servers}")]
@@ -112,7 +112,7 @@ impl Error {
             }
             Self::NoSuchWorker(_) | Self::NotRemoved(_) => PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
             Self::BeingRemoved(_) | Self::JobRunning => PgSqlErrorCode::ERRCODE_OBJECT_IN_USE,
-            Self::StillUsed(_) => PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE,
+            Self::StillUsed { .. } => PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE,
             Self::NoSuchView(_) => PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
             Self::NotATable(_) | Self::NoVectors => PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
             Self::MayNotRead(_) => PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
@@ -195,9 +195,7 @@ impl Error {
             Self::JobRunning => {
                 "It may be moving shards to the worker. SELECT citus_job_wait(<job_id>); or SELECT citus_rebalance_stop();"
             }
-            Self::StillUsed(_) => {
-                "Clients that are connected to it, or another change of the cluster, hold locks: end them, and call again. Nothing has been removed."
-            }
+            Self::StillUsed { hint, .. } => hint,
             Self::NotRemoved(_) => {
                 "SELECT nodename, nodeport, removed_at FROM fleet.removed; lists them."
             }
@@ -228,6 +226,7 @@ impl Error {
             Self::HoldsData { held, .. } => Some(held),
             Self::ShardsMissing { shards, .. } => Some(shards),
             Self::Disputed(reason) => Some(reason),
+            Self::StillUsed { by, .. } => by.as_deref(),
             _ => None,
         }
     }

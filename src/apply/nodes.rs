@@ -4,10 +4,13 @@
 use super::{identities, pause};
 use crate::backend::transaction::transaction;
 use crate::error::Error;
+use crate::observe::holders;
+use decide::membership::cause::{Cause, describe};
 use decide::membership::change::Change;
 use decide::membership::lineage::Mark;
 use pgrx::prelude::*;
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// Nodes to a transaction. `citus_add_node` holds ExclusiveLock on `pg_dist_node` until the commit:
 /// 32 nodes take about a second (docs/benchmarks.md), and other adds and DDL wait for it.
@@ -16,13 +19,39 @@ const BATCH: usize = 32;
 /// A change and what became of it: the node id, or why it was not made.
 pub struct Outcome {
     pub change: Change,
-    pub result: Result<Option<i32>, Error>,
+    pub result: Result<Option<i32>, Failure>,
     /// The mark that was left in the data of the server that it is about.
     pub mark: Option<Mark>,
 }
 
+/// Why a change was not made, and what kept it from being made.
+pub struct Failure {
+    error: Error,
+    pub cause: Cause,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self { error, cause: Cause::Refused }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.cause {
+            Cause::Locked(holders) if !holders.is_empty() => {
+                write!(f, "{}: held by {}", self.error, describe(holders).0)
+            }
+            Cause::Blocked(block) => {
+                write!(f, "{}: blocked until {} by {}", self.error, block.until, block.by)
+            }
+            _ => self.error.fmt(f),
+        }
+    }
+}
+
 impl Outcome {
-    pub fn new(change: Change, result: Result<Option<i32>, Error>) -> Self {
+    pub fn new(change: Change, result: Result<Option<i32>, Failure>) -> Self {
         Self { change, result, mark: None }
     }
 }
@@ -45,7 +74,35 @@ pub fn apply(changes: &[Change], marks: &Marks) -> Vec<Outcome> {
     let groups = alone.into_iter().chain(moves);
     let mut outcomes: Vec<Outcome> = groups.flat_map(|group| make(&group, marks)).collect();
     outcomes.extend(adds.chunks(BATCH).flat_map(|adds| make(adds, marks)));
+    name_holders(&mut outcomes);
     outcomes
+}
+
+/// Has those that waited for a lock in vain say for whose.
+fn name_holders(outcomes: &mut [Outcome]) {
+    let mut waited: Vec<(i32, &mut Failure)> = outcomes
+        .iter_mut()
+        .filter_map(|Outcome { change, result, .. }| {
+            let failure = result.as_mut().err().filter(|failure| is_lock_wait(&failure.error))?;
+            let nodeid = match change {
+                Change::UpdateAddress { nodeid, .. } => *nodeid,
+                _ => 0,
+            };
+            Some((nodeid, failure))
+        })
+        .collect();
+    if waited.is_empty() {
+        return;
+    }
+    let nodeids: Vec<i32> = waited.iter().map(|(nodeid, _)| *nodeid).collect();
+    match transaction(|| holders::cause(&nodeids)) {
+        Ok(cause) => waited.iter_mut().for_each(|(_, failure)| failure.cause = cause.clone()),
+        Err(error) => log!("citus_fleet: who holds the lock could not be found out: {error}"),
+    }
+}
+
+fn is_lock_wait(error: &Error) -> bool {
+    matches!(error, Error::Raised { sqlstate: PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE, .. })
 }
 
 /// Puts a move to those that go where it comes from, or come from where it goes: they exchange
@@ -84,22 +141,15 @@ fn make(changes: &[&Change], marks: &Marks) -> Vec<Outcome> {
             changes.chunks(1).flat_map(|change| make(change, marks)).collect()
         }
         Err(error) => {
-            let message = error.to_string();
-            let failed = |change| outcome(change, Err(Error::Internal(message.clone())));
-            changes.iter().map(failed).collect()
+            changes.iter().map(|change| outcome(change, Err(error.clone().into()))).collect()
         }
     }
 }
 
 /// Whether every change would fail the same way after the same wait, or cannot be made alone.
 fn concerns_all(error: &Error, changes: &[&Change]) -> bool {
-    use PgSqlErrorCode as Code;
     let is_exchange = changes.iter().any(|change| matches!(change, Change::UpdateAddress { .. }));
-    let is_wait = matches!(
-        error,
-        Error::Raised { sqlstate: Code::ERRCODE_LOCK_NOT_AVAILABLE, .. } | Error::Paused
-    );
-    is_exchange || is_wait
+    is_exchange || is_lock_wait(error) || matches!(error, Error::Paused)
 }
 
 /// Gives nodes that exchange addresses names of their own for the time of the transaction: Citus

@@ -5,10 +5,12 @@
 
 use super::pause;
 use crate::backend::catalog::{self, read_one};
-use crate::backend::signals::StatementDeadline;
+use crate::backend::signals::{self, StatementDeadline};
 use crate::error::Error;
-use crate::observe::coordinator;
+use crate::observe::{coordinator, holders};
+use decide::membership::cause::{Cause, Holder, describe};
 use decide::membership::coordinator::DistNode;
+use decide::node::Node;
 use pgrx::PgTryBuilder;
 use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
@@ -20,6 +22,8 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub struct Leaving {
     pub nodeid: i32,
+    pub nodename: String,
+    pub nodeport: u16,
     pub groupid: i32,
     /// Another active node takes shards.
     pub has_elsewhere: bool,
@@ -43,6 +47,8 @@ pub fn find(nodename: &str, nodeport: i32) -> Result<Option<Leaving>, Error> {
         |other: &DistNode| other.is_primary && other.isactive && other.shouldhaveshards;
     Ok(row.map(|row| Leaving {
         nodeid: row.nodeid,
+        nodename: row.nodename.clone(),
+        nodeport: row.port().unwrap_or_default(),
         groupid: row.groupid,
         has_elsewhere: coordinator
             .nodes()
@@ -93,6 +99,80 @@ pub fn drain(nodename: &str, nodeport: i32, shard_transfer_mode: &str) -> Result
 /// `pg_dist_node` is held meanwhile.
 const DEADLINE: Duration = Duration::from_secs(15);
 
+/// Waits, with no lock held, until whoever holds a lock that the removal has to take has let go of it.
+/// `answers`: the worker is asked too.
+///
+/// Errors: 55P03 where they have not after the deadline; it names them.
+pub fn wait_for_others(node: &Leaving, answers: bool) -> Result<(), Error> {
+    let started = Instant::now();
+    // SAFETY: a setting of this session.
+    let own = Duration::from_millis(unsafe { pg_sys::LockTimeout }.unsigned_abs().into());
+    let patience = if own.is_zero() { DEADLINE } else { own.min(DEADLINE) };
+    let mut before: Option<Vec<InTheWay>> = None;
+    loop {
+        let mut now = in_the_way(node, answers)?;
+        // Others may have come meanwhile: in the queue for the lock it is the removal's turn then.
+        now.retain(|it| before.as_ref().is_none_or(|before| before.contains(it)));
+        if now.is_empty() {
+            return Ok(());
+        }
+        if started.elapsed() >= patience {
+            return Err(still_used(patience, Some(&now)));
+        }
+        before = Some(now);
+        signals::sleep(Duration::from_millis(200));
+        // SAFETY: the latch of this session; a cancel is raised here.
+        unsafe { pg_sys::ResetLatch(pg_sys::MyLatch) };
+        pgrx::check_for_interrupts!();
+    }
+}
+
+/// Who holds a lock, and on which server.
+#[derive(PartialEq)]
+struct InTheWay {
+    server: String,
+    by: String,
+    ending: String,
+}
+
+fn in_the_way(node: &Leaving, answers: bool) -> Result<Vec<InTheWay>, Error> {
+    let at = |server: &str, holders: Vec<Holder>| -> Vec<InTheWay> {
+        let each = holders.into_iter().map(|holder| describe(&[holder]));
+        each.map(|(by, ending)| InTheWay { server: server.to_owned(), by, ending }).collect()
+    };
+    let here = match holders::cause(&[])? {
+        Cause::Locked(holders) => at("the coordinator", holders),
+        Cause::Blocked(block) => vec![InTheWay {
+            server: "the coordinator".to_owned(),
+            by: format!("{}, until {}", block.by, block.until),
+            ending: "SELECT citus_cluster_changes_unblock();".to_owned(),
+        }],
+        Cause::Refused => Vec::new(),
+    };
+    if !answers {
+        return Ok(here);
+    }
+    let Leaving { nodeid, nodename, nodeport, .. } = node;
+    let there = holders::on_worker(Node {
+        nodeid: *nodeid,
+        nodename: nodename.clone(),
+        nodeport: *nodeport,
+    })?;
+    Ok(here.into_iter().chain(at(&format!("{nodename}:{nodeport}"), there)).collect())
+}
+
+/// 55P03, with those who were found to hold a lock.
+fn still_used(time: Duration, by: Option<&[InTheWay]>) -> Error {
+    let list =
+        |of: fn(&InTheWay) -> String| by.map(|by| by.iter().map(of).collect::<Vec<_>>().join("; "));
+    let hint = match list(|it| format!("on {}: {}", it.server, it.ending)) {
+        Some(endings) => format!("Wait, or end them, and call again; nothing has been removed: {endings}"),
+        None => "Clients that are connected to it, or another change of the cluster, hold locks: end them, and call again. Nothing has been removed.".to_owned(),
+    };
+    let by = list(|it| format!("A lock on {} is held by {}", it.server, it.by));
+    Error::StillUsed { time, by, hint }
+}
+
 /// Takes the node out of the metadata and records it as removed, in the caller's transaction; false
 /// where its identity was never known, so that nothing could be recorded. Its own metadata is taken
 /// away only where `answers`: the server at its address is known to be it.
@@ -106,7 +186,7 @@ pub fn remove(node: &Leaving, answers: bool) -> Result<bool, Error> {
     }))
     .catch_when(PgSqlErrorCode::ERRCODE_QUERY_CANCELED, |cause| {
         if started.elapsed() >= DEADLINE {
-            Err(Error::StillUsed(DEADLINE))
+            Err(still_used(DEADLINE, None))
         } else {
             cause.rethrow()
         }

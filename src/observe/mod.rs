@@ -2,6 +2,7 @@
 //! Must not change anything, anywhere, and must not decide what an observation means.
 
 pub mod coordinator;
+pub mod holders;
 pub mod naming;
 pub mod network;
 pub mod probe;

@@ -239,7 +239,13 @@ pub mod fleet {
     /// than one, answers for it, or one of another major version, or one that lacks shards (named in the
     /// DETAIL).
     #[pg_extern(volatile, parallel_unsafe)]
-    pub fn accept_server(nodename: &str, nodeport: i32, force: default!(bool, false)) {
+    pub fn accept_server(
+        nodename: Option<&str>,
+        nodeport: Option<i32>,
+        force: default!(Option<bool>, false),
+    ) {
+        let (nodename, nodeport) = (given(nodename, "nodename"), given(nodeport, "nodeport"));
+        let force = given(force, "force");
         acceptance::accept(nodename, nodeport, force).unwrap_or_else(|error: Error| error.raise());
     }
 

@@ -31,6 +31,7 @@ pub fn remove(nodename: &str, nodeport: i32, transfer: Option<&str>) -> Result<(
             if !node.has_elsewhere {
                 return Err(Error::NowhereToGo(name));
             }
+            removal::wait_for_others(&node, false)?;
             notice!("moving the shards of {name} to the other nodes");
             removal::drain(nodename, nodeport, mode)?;
             // It may have taken hours.
@@ -45,6 +46,7 @@ pub fn remove(nodename: &str, nodeport: i32, transfer: Option<&str>) -> Result<(
     if look.is_itself && removal::has_remains(node.groupid)? {
         return Err(Error::HoldsRemains(name));
     }
+    removal::wait_for_others(&node, look.is_itself)?;
     let is_recorded = removal::remove(&node, look.is_itself)?;
     wake_controller_after_commit();
     match (is_recorded, look.is_itself) {

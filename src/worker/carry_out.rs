@@ -44,7 +44,7 @@ fn keep(network: &Network, credentials: &Credentials, changes: Vec<Change>) -> V
                 left.extend(mark);
                 ready.push(change);
             }
-            Err(error) => outcomes.push(Outcome::new(change, Err(error))),
+            Err(error) => outcomes.push(Outcome::new(change, Err(error.into()))),
         }
     }
     for mut outcome in nodes::apply(&ready, &left) {
@@ -86,7 +86,7 @@ fn join(network: &Network, credentials: &Credentials, changes: Vec<Change>) -> V
                 claimed.push(change);
                 logins.extend(login);
             }
-            Err(error) => outcomes.push(Outcome::new(change, Err(error))),
+            Err(error) => outcomes.push(Outcome::new(change, Err(error.into()))),
         }
     }
     outcomes.extend(nodes::apply(&claimed, &Marks::new()));
@@ -107,7 +107,8 @@ fn clean(network: &Network, credentials: &Credentials, changes: Vec<Change>) -> 
     let cleaned = changes.into_iter().zip(results).map(|(change, result)| {
         let result = result
             .and_then(|system_identifier| transaction(|| leftovers::set_clean(system_identifier)))
-            .map(|()| None);
+            .map(|()| None)
+            .map_err(Into::into);
         Outcome::new(change, result)
     });
     cleaned.collect()

@@ -2,7 +2,7 @@
 //! changes that failed, and since when each worker has been what it is.
 //! Must not survive the process: what has to is in `fleet.events` and in Citus's own catalogs.
 
-use crate::error::Error;
+use crate::apply::nodes::Failure;
 use crate::observe::network::{Answered, Names};
 use crate::settings::Settings;
 use decide::membership::candidate::Candidate;
@@ -292,7 +292,7 @@ impl Memory {
     }
 
     /// Takes in what became of a change.
-    pub fn learn_outcome(&mut self, change: &Change, result: &Result<Option<i32>, Error>) {
+    pub fn learn_outcome(&mut self, change: &Change, result: &Result<Option<i32>, Failure>) {
         let now = self.now().monotonic;
         match result {
             Ok(nodeid) => {
@@ -311,14 +311,15 @@ impl Memory {
                 }
                 self.recheck(&[*endpoint]);
             }
-            Err(error) => {
+            Err(failure) => {
                 let subject = change.subject();
                 let attempts =
                     self.failures.get(&subject).map_or(0, |failure| failure.attempts) + 1;
                 let retry_at = now + schedule::change_retry(attempts);
-                let reason = error.to_string();
                 let what = change.to_string();
-                self.failures.insert(subject, ChangeFailure { what, reason, attempts, retry_at });
+                let (reason, cause) = (failure.to_string(), failure.cause.clone());
+                let failure = ChangeFailure { what, reason, cause, attempts, retry_at };
+                self.failures.insert(subject, failure);
             }
         }
     }

@@ -1,17 +1,19 @@
 //! Owns what a plan can want done, each a call of one Citus function or one visit to a server.
 //! Must not do any of it.
 
+use super::cause::Cause;
 use super::lineage::{Lineage, Lsn};
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// A change that Citus did not accept, and when it may be tried again.
+/// A change that was not made, and when it may be tried again.
 #[derive(Clone, Debug)]
 pub struct ChangeFailure {
     /// What was to be done.
     pub what: String,
     pub reason: String,
+    pub cause: Cause,
     pub attempts: u32,
     pub retry_at: Duration,
 }

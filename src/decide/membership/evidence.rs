@@ -3,6 +3,7 @@
 //! Must not say what it means: `situations` does.
 
 use super::candidate::Candidate;
+use super::cause::Cause;
 use super::coordinator::{Coordinator, DistNode, Identity, Removed};
 use super::endpoint::Endpoint;
 use super::lineage::{Descent, Record};
@@ -65,6 +66,7 @@ pub enum Hindrance {
     Failed {
         attempts: u32,
         reason: String,
+        cause: Cause,
     },
     /// The coordinator's address, `name:port`, which workers would be given.
     OwnUnresolved(String),

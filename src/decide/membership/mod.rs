@@ -2,6 +2,7 @@
 //! Must not act, and must not look at what the members hold.
 
 pub mod candidate;
+pub mod cause;
 pub mod change;
 pub mod coordinator;
 pub mod discovery;

@@ -62,6 +62,7 @@ impl<'a> View<'a> {
         (failure.retry_at > self.seen.now.monotonic).then(|| Hindrance::Failed {
             attempts: failure.attempts,
             reason: failure.reason.clone(),
+            cause: failure.cause.clone(),
         })
     }
 

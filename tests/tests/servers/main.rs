@@ -8,6 +8,7 @@ mod controller;
 mod discovery;
 mod field;
 mod harness;
+mod holders;
 mod hostile;
 mod http;
 mod kubernetes_cluster;
@@ -70,6 +71,7 @@ fn main() {
         settings::suite(),
         hostile::suite(),
         odd::suite(),
+        holders::suite(),
         http::suite(),
         lifecycle::suite(),
         lifecycle_failover::suite(),

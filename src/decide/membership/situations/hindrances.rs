@@ -5,6 +5,7 @@
 use super::logins::of_login;
 use super::row::WayOut::{Do, Wait};
 use super::row::{Facts, Row, WayOut, When, given};
+use crate::membership::cause::{Cause, describe};
 use crate::membership::evidence::Hindrance as It;
 use crate::membership::observation::Hold;
 use crate::membership::state::{Action, State};
@@ -85,9 +86,34 @@ pub(super) const TABLE: &[Row] = &[
         Do("SELECT * FROM citus_autoregister(); -- or set citus_fleet.enabled to on"),
     ),
     row(
+        "changes_blocked",
+        &[When::Hindrance(|it| match it {
+            It::Failed { cause: Cause::Blocked(block), .. } => {
+                Some(vec![("until", block.until.clone()), ("by", block.by.clone())])
+            }
+            _ => None,
+        })],
+        "changes of the cluster are blocked until {until} by {by}",
+        "citus_cluster_changes_block() was called, for a backup of the whole cluster.",
+        Do("It ends by itself. SELECT citus_cluster_changes_unblock(); ends it at once."),
+    ),
+    row(
+        "lock_held",
+        &[When::Hindrance(|it| match it {
+            It::Failed { attempts, cause: Cause::Locked(holders), .. } if !holders.is_empty() => {
+                let (who, ending) = describe(holders);
+                Some(vec![("attempts", attempts.to_string()), ("who", who), ("ending", ending)])
+            }
+            _ => None,
+        })],
+        "attempt {attempts} failed and is repeated: a lock that it needs is held by {who}",
+        "A session or a prepared transaction holds a lock on Citus's metadata, or on shards of the node.",
+        Do("It goes on once that has ended. To end it: {ending}"),
+    ),
+    row(
         "attempt_failed",
         &[When::Hindrance(|it| match it {
-            It::Failed { attempts, reason } => {
+            It::Failed { attempts, reason, .. } => {
                 Some(vec![("attempts", attempts.to_string()), ("failure", reason.clone())])
             }
             _ => None,

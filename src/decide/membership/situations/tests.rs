@@ -1,5 +1,6 @@
 //! Owns what holds of the table as a whole. Every row has a case here, in which it is the one that counts.
 
+use super::super::cause::{Block, Cause, Holder};
 use super::super::coordinator::{DistNode, Removed, Tasks};
 use super::super::observation::Hold;
 use super::super::server::{ExtensionState, Membership, Server};
@@ -71,6 +72,16 @@ fn led() -> Fleet {
     joining().registered_as("elsewhere").coordinator_host("coord")
 }
 
+fn waiting() -> Fleet {
+    joining().refused_by_citus("10.0.0.9", later())
+}
+
+fn session() -> Holder {
+    let text = |text: &str| text.to_owned();
+    let (application, role, since) = (text("psql"), text("dba"), text("noon"));
+    Holder { pid: Some(4711), gid: None, application, role, since }
+}
+
 const CASES: &[Case] = &[
     // Workers
     ("row_not_understood", "w2", || w2_with(|row| row.nodeport = 70_000)),
@@ -86,6 +97,10 @@ const CASES: &[Case] = &[
     ("moved_and_replaced", "w2", || w2(member(3, 13)).server("10.0.0.3", member(2, 12))),
     ("moved_while_disabled", "w2", || {
         disabled().down("10.0.0.2").server("10.0.0.3", member(2, 12))
+    }),
+    ("seen_elsewhere", "w2", || {
+        let restarted = w2(member(2, 12)).server("10.0.0.3", member(2, 12));
+        restarted.failing_since("10.0.0.2", LoginFailureKind::Refused, NOW - 1)
     }),
     ("to_be_disabled", "w2", || {
         let mut gone = w2(member(2, 12)).down("10.0.0.2").unnamed(2, 99);
@@ -236,6 +251,11 @@ const CASES: &[Case] = &[
     ("worker_in_the_way", "10.0.0.9", || joining().row(row(2, "w2"), &[])),
     ("fleet_paused", "10.0.0.9", || joining().hold(Hold::Paused)),
     ("fleet_disabled", "10.0.0.9", || joining().hold(Hold::Disabled)),
+    ("changes_blocked", "10.0.0.9", || {
+        let (until, by) = ("noon".into(), "dba".into());
+        waiting().because(Cause::Blocked(Block { until, by }))
+    }),
+    ("lock_held", "10.0.0.9", || waiting().because(Cause::Locked(vec![session()]))),
     ("attempt_failed", "10.0.0.9", || joining().refused_by_citus("10.0.0.9", later())),
     ("own_address_unresolved", "10.0.0.9", || {
         let mut unknown = led();

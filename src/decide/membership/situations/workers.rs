@@ -13,7 +13,7 @@ use crate::membership::state::Action;
 use crate::membership::state::State::{
     Absent, Active, Blank, Conflict, Discovered, Inactive, Removed, Removing, Standby, Unreachable,
 };
-use crate::membership::whereabouts::Whereabouts::{Moved, Twice, Unknown};
+use crate::membership::whereabouts::Whereabouts::{Moved, Twice, Unknown, Unsure, Waiting};
 use crate::node::literal;
 
 pub(super) const TABLE: &[Row] = &[
@@ -120,6 +120,25 @@ pub(super) const TABLE: &[Row] = &[
         reason: "its server answers at {at} now",
         cause: "Its server has another address, or a standby of it was promoted, and its old address does not answer as it.",
         way_out: Wait("its row has followed"),
+        ..ROW
+    },
+    // Whoever reads of it is not to start what runs already.
+    Row {
+        code: "seen_elsewhere",
+        state: Unreachable,
+        when: &[Worker(|it| {
+            const SILENT: [&str; 3] = ["no_route", "connection_refused", "no_answer"];
+            let at: Vec<String> = match &it.whereabouts {
+                Waiting(at) => vec![at.to_string()],
+                Unsure(at) => at.iter().map(ToString::to_string).collect(),
+                _ => return None,
+            };
+            let reason = it.at_home.reason.clone().filter(|_| SILENT.contains(&it.at_home.code))?;
+            Some(vec![("at", at.join(", ")), ("reason", reason)])
+        })],
+        reason: "{reason}; its server was seen elsewhere, and both are asked once more: {at}",
+        cause: "Its server answers at another address, and its own has not been silent for long enough, or the answers are too old.",
+        way_out: Wait("both have answered, or have been silent, at the same time"),
         ..ROW
     },
     Row {

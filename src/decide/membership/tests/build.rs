@@ -6,6 +6,7 @@ use crate::configuration::networks::{NameSuffixes, Networks};
 use crate::configuration::policy::{NodeNames, OnAbsent, Policy};
 use crate::login::{LoginFailure, LoginFailureKind};
 use crate::membership::candidate::Candidate;
+use crate::membership::cause::Cause;
 use crate::membership::change::{Change, ChangeFailure, Subject};
 use crate::membership::coordinator::{CitusFacts, Coordinator, DistNode, Identity, OwnAddress};
 use crate::membership::endpoint::{Endpoint, Naming, Probe, ProbeResult};
@@ -314,10 +315,17 @@ impl Fleet {
         let failure = ChangeFailure {
             what: "register it".into(),
             reason: "canceling statement due to lock timeout".into(),
+            cause: Cause::Refused,
             attempts: 3,
             retry_at,
         };
         self.failures.insert(subject, failure);
+        self
+    }
+
+    /// Why what failed has failed.
+    pub fn because(mut self, cause: Cause) -> Self {
+        self.failures.values_mut().for_each(|failure| failure.cause = cause.clone());
         self
     }
 

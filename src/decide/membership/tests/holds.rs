@@ -3,6 +3,7 @@
 
 use super::build::*;
 use crate::login::LoginFailureKind;
+use crate::membership::cause::{Cause, Holder};
 use crate::membership::change::{Change, Subject};
 use crate::membership::coordinator::DistNode;
 use crate::membership::observation::Hold;
@@ -131,6 +132,34 @@ fn a_failed_registration_waits_for_its_next_attempt() {
         .server("10.0.0.8", server(8))
         .plan();
     plan.registers_only(&["10.0.0.8"]);
+}
+
+#[test]
+fn whoever_holds_the_lock_is_named_with_the_statement_that_ends_it() {
+    let holder = |pid, gid: Option<&str>| Holder {
+        pid,
+        gid: gid.map(Into::into),
+        application: "nightly".into(),
+        role: "dba".into(),
+        since: "2026-11-26 12:00:00Z".into(),
+    };
+    let worker = |holders| {
+        let waiting = joining().refused_by_citus("10.0.0.9", Duration::from_secs(NOW + 1));
+        let waiting = waiting.because(Cause::Locked(holders));
+        waiting.gives(State::Ready, &["attempt 3"])
+    };
+    for (held_by, facts, remedy) in [
+        (holder(Some(7), None), ["process 7", "nightly"], "SELECT pg_terminate_backend(7);"),
+        (holder(None, Some("it's")), ["\"it's\"", "dba"], "ROLLBACK PREPARED 'it''s';"),
+        (holder(None, Some("citus_2_3_4_5")), ["citus_2_3_4_5", "dba"], "recover_prepared"),
+    ] {
+        let worker = worker(vec![held_by]);
+        assert_eq!(worker.code, "lock_held");
+        let reason = worker.reason.unwrap();
+        assert!(facts.iter().chain(&["since 2026"]).all(|it| reason.contains(it)), "{reason}");
+        assert!(worker.remedy.unwrap().contains(remedy));
+    }
+    assert_eq!(worker(Vec::new()).code, "attempt_failed", "it is gone by now");
 }
 
 #[test]
