@@ -1,14 +1,49 @@
-//! Owns what `fleet.accept_server` writes down: from now on another server, or the same with another
+//! Owns what `fleet.accept_server` asks of a server and writes down: from now on it, or the same with another
 //! history, is a node's server. Must not decide whether it may be.
 
-use super::identities;
+use super::{identities, marks};
 use crate::backend::catalog::read_one;
 use crate::error::Error;
+use crate::net::ask::{Bounds, Question, ask};
+use crate::net::crowd::in_session;
+use crate::observe::probe::{Prober, Visit};
 use decide::membership::lineage::{Lineage, Mark};
+use decide::membership::server::Server;
+use decide::node::Node;
 use pgrx::prelude::*;
+use std::time::Duration;
+
+/// The parameter is a JSON array of names; those that lead to no relation come back.
+const MISSING: &str = "SELECT COALESCE(pg_catalog.json_agg(n.name), '[]')::pg_catalog.text
+    FROM pg_catalog.json_array_elements_text($1::pg_catalog.json) n (name)
+    WHERE pg_catalog.to_regclass(n.name) IS NULL";
+
+/// Shards that the coordinator has placed on a group and that the server does not have.
+pub fn missing(groupid: i32, visit: &Visit, prober: &Prober) -> Result<Vec<String>, Error> {
+    let shards = serde_json::to_string(&shards(groupid)?)?;
+    let node = Node {
+        nodeid: visit.nodeid.unwrap_or_default(),
+        nodename: visit.at.ip().to_string(),
+        nodeport: visit.at.port(),
+    };
+    let bounds = Bounds { login: prober.deadline, deadline: Duration::from_secs(60) };
+    let question = Question { statement: MISSING, bounds, most_bytes: 64 << 20 };
+    let answers = ask(&[(node, vec![shards])], &question, &prober.credentials)?;
+    let answer = answers.into_iter().next().unwrap_or_else(|| Ok("[]".into()))?;
+    Ok(serde_json::from_str(&answer)?)
+}
+
+/// Leaves a mark in the data of the server, where it has a table for it.
+pub fn mark(server: &Server, visit: &Visit, prober: &Prober) -> Result<Option<Mark>, Error> {
+    if server.marks.is_none() {
+        return Ok(None);
+    }
+    let identifier = server.system_identifier;
+    in_session(marks::leave(&prober.credentials, &visit.name, visit.at, identifier))?.map(Some)
+}
 
 /// Shards of a group that have to be there, qualified and quoted, as its own database knows them.
-pub fn shards(groupid: i32) -> Result<Vec<String>, Error> {
+fn shards(groupid: i32) -> Result<Vec<String>, Error> {
     let names: Option<Vec<String>> = read_one(
         "SELECT pg_catalog.array_agg(
              -- shard_name() leaves the schema public out, and only that.

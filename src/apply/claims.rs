@@ -4,8 +4,9 @@
 
 use crate::error::Error;
 use crate::net::ask::{self, Bounds};
-use crate::net::credentials::Credentials;
 use crate::net::login::Login;
+use crate::observe::network::Answered;
+use crate::observe::probe::Prober;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -15,27 +16,20 @@ const BOUNDS: Bounds = Bounds { login: Duration::from_secs(3), deadline: Duratio
 const CLAIM: &str =
     "SELECT pg_catalog.pg_try_advisory_lock(1718379877::pg_catalog.int8)::pg_catalog.text";
 
-/// Whether the server still belongs to nobody.
-const IS_FREE: &str = "SELECT (
-      NOT EXISTS (SELECT FROM pg_catalog.pg_dist_local_group g WHERE g.groupid OPERATOR(pg_catalog.<>) 0)
-      AND NOT EXISTS (SELECT FROM pg_catalog.pg_dist_node)
-      AND NOT EXISTS (SELECT FROM pg_catalog.pg_dist_partition))::pg_catalog.text";
-
-/// Claims a server for as long as the login lives, and looks once more under the claim.
+/// Claims a server for as long as the login lives, and looks at it once more under the claim: between the
+/// probe and now it may have joined a cluster, or got a table that would be dropped.
 pub async fn claim(
-    credentials: &Credentials,
+    prober: &Prober,
     nodename: &str,
     endpoint: SocketAddr,
-) -> Result<Login, Error> {
+) -> Result<(Login, Answered), Error> {
     let claiming = async {
-        let mut login = ask::visit(nodename, endpoint, None, BOUNDS, credentials).await?;
+        let mut login = ask::visit(nodename, endpoint, None, BOUNDS, &prober.credentials).await?;
         if login.value(CLAIM, &[]).await? != "true" {
             return Err(Error::Internal("another coordinator is adding it at this moment".into()));
         }
-        if login.value(IS_FREE, &[]).await? != "true" {
-            return Err(Error::Internal("it has joined a cluster since it was probed".into()));
-        }
-        Ok(login)
+        let answer = prober.examine(&mut login, None).await;
+        Ok((login, Answered::just_now(endpoint, answer)))
     };
     tokio::time::timeout(BOUNDS.deadline, claiming)
         .await

@@ -44,12 +44,18 @@ pub struct Answered {
 }
 
 impl Answered {
+    /// What a server has just said over a login that goes on.
+    pub fn just_now(at: SocketAddr, result: ProbeResult) -> Self {
+        let (asked, round_trip, deadline) = (Instant::now(), Duration::ZERO, Duration::MAX);
+        Self { at, result, asked, round_trip, deadline, naming: None }
+    }
+
     /// Whether its time was over because this process did something else meanwhile.
     pub fn is_unheard(&self) -> bool {
         const LATE: Duration = Duration::from_millis(200);
         let is_timeout =
             self.result.as_ref().is_err_and(|failure| failure.kind == LoginFailureKind::Timeout);
-        is_timeout && self.round_trip > self.deadline + LATE
+        is_timeout && self.round_trip.saturating_sub(LATE) > self.deadline
     }
 }
 

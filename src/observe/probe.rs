@@ -1,16 +1,19 @@
 //! Owns one probe: log in to an endpoint, ask what the server is, and bring back its identity.
 //! Must not change anything there; both statements only read catalogs.
 
-use crate::error::one_line;
+use crate::error::{Error, one_line};
 use crate::net::ask::{self, Bounds, late_at};
 use crate::net::credentials::Credentials;
+use crate::net::crowd::in_session;
 use crate::net::dns::Resolvers;
+use crate::net::login::Login;
 use crate::settings::Settings;
 use decide::login::{LoginFailure, LoginFailureKind};
 use decide::membership::coordinator::Coordinator;
 use decide::membership::endpoint::ProbeResult;
 use decide::membership::lineage::Lsn;
 use decide::membership::server::{ExtensionState, Membership, Server};
+use futures_util::future::join_all;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -68,12 +71,22 @@ impl Prober {
             .unwrap_or_else(|_| Err(late_at(visit.at, self.deadline)))
     }
 
+    /// Probes endpoints from a session, all at the same time; a cancel ends it.
+    pub fn ask_all(&self, visits: &[Visit]) -> Result<Vec<ProbeResult>, Error> {
+        in_session(join_all(visits.iter().map(|visit| self.ask(visit))))
+    }
+
     async fn interview(&self, visit: &Visit) -> ProbeResult {
         let Visit { at, name, nodeid } = visit;
         let bounds = Bounds { login: self.deadline, deadline: self.deadline };
         let mut login = ask::visit(name, *at, *nodeid, bounds, &self.credentials).await?;
+        self.examine(&mut login, *nodeid).await
+    }
+
+    /// Asks a server what it is, over a login that there is already.
+    pub async fn examine(&self, login: &mut Login, nodeid: Option<i32>) -> ProbeResult {
         // A registered worker has relations of these names because Citus has put them there.
-        let tables = visit.nodeid.map_or(self.distributed_tables.as_str(), |_| "{}");
+        let tables = nodeid.map_or(self.distributed_tables.as_str(), |_| "{}");
         let answer =
             login.value(include_str!("probe_server.sql"), &[&self.versions, tables]).await?;
         let mut facts: ServerFacts = parse(&answer)?;

@@ -1,12 +1,9 @@
 //! Owns the steps of `fleet.accept_server`, and when it refuses.
 //! Must not look for the server anywhere but where the controller has found it.
 
-use crate::apply::{acceptance, marks};
+use crate::apply::acceptance;
 use crate::backend::catalog::{read_one, value};
 use crate::error::Error;
-use crate::net::ask::{self, Answer, Bounds, Question};
-use crate::net::credentials::Credentials;
-use crate::net::crowd::in_session;
 use crate::observe::coordinator;
 use crate::observe::probe::{Prober, Visit};
 use crate::session::{
@@ -16,16 +13,9 @@ use crate::session::{
 use crate::settings::Settings;
 use decide::membership::server::Server;
 use decide::node::Node;
-use futures_util::future::join_all;
 use pgrx::prelude::*;
 use serde::Deserialize;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
-
-/// The parameter is a JSON array of names; those that lead to no relation come back.
-const MISSING: &str = "SELECT COALESCE(pg_catalog.json_agg(n.name), '[]')::pg_catalog.text
-    FROM pg_catalog.json_array_elements_text($1::pg_catalog.json) n (name)
-    WHERE pg_catalog.to_regclass(n.name) IS NULL";
 
 /// What the controller shows of a worker; see `worker::snapshot`.
 #[derive(Deserialize)]
@@ -81,7 +71,7 @@ pub fn accept(nodename: &str, nodeport: i32, force: bool) -> Result<(), Error> {
     };
     let settings = Settings::current().map_err(Error::Internal)?;
     let (coordinator, credentials) = coordinator::read(false)?;
-    let prober = Prober::new(credentials.clone(), &coordinator, &settings);
+    let prober = Prober::new(credentials, &coordinator, &settings);
     let visits: Vec<Visit> = places
         .iter()
         .map(|(at, name)| Visit {
@@ -90,7 +80,7 @@ pub fn accept(nodename: &str, nodeport: i32, force: bool) -> Result<(), Error> {
             nodeid: named.map(|it| it.node.nodeid),
         })
         .collect();
-    let answers = in_session(join_all(visits.iter().map(|visit| prober.ask(visit))))?;
+    let answers = prober.ask_all(&visits)?;
     let mut found: Vec<(&Worker, &Visit, Server)> = Vec::new();
     for (visit, answer) in visits.iter().zip(answers) {
         let Ok(server) = answer else { continue };
@@ -116,19 +106,11 @@ pub fn accept(nodename: &str, nodeport: i32, force: bool) -> Result<(), Error> {
     if theirs != ours {
         return Err(Error::OtherMajor { theirs, ours });
     }
-    let missing = missing(worker, visit, &credentials, settings.probe_timeout)?;
+    let missing = acceptance::missing(worker.groupid, visit, &prober)?;
     if !missing.is_empty() && !force {
         return Err(Error::ShardsMissing { node: name, shards: list(&missing) });
     }
-    let mark = match server.marks {
-        Some(_) => Some(in_session(marks::leave(
-            &credentials,
-            &visit.name,
-            visit.at,
-            server.system_identifier,
-        ))??),
-        None => None,
-    };
+    let mark = acceptance::mark(server, visit, &prober)?;
     let node = (worker.node.nodename.as_str(), i32::from(worker.node.nodeport));
     acceptance::accept(worker.node.nodeid, node, &server.lineage(), mark.as_ref(), &missing)?;
     wake_controller_after_commit();
@@ -163,26 +145,6 @@ fn workers() -> Result<Vec<Worker>, Error> {
            AND d.noderole::pg_catalog.text OPERATOR(pg_catalog.=) 'primary'",
         &[],
     )
-}
-
-/// Shards that the coordinator has placed on the node and that the server does not have.
-fn missing(
-    worker: &Worker,
-    visit: &Visit,
-    credentials: &Credentials,
-    login: Duration,
-) -> Result<Vec<String>, Error> {
-    let shards = serde_json::to_string(&acceptance::shards(worker.groupid)?)?;
-    let node = Node {
-        nodeid: worker.node.nodeid,
-        nodename: visit.at.ip().to_string(),
-        nodeport: visit.at.port(),
-    };
-    let bounds = Bounds { login, deadline: Duration::from_secs(60) };
-    let question = Question { statement: MISSING, bounds, most_bytes: 64 << 20 };
-    let answers: Vec<Answer> = ask::ask(&[(node, vec![shards])], &question, credentials)?;
-    let answer = answers.into_iter().next().unwrap_or_else(|| Ok("[]".into()))?;
-    Ok(serde_json::from_str(&answer)?)
 }
 
 fn list(names: &[String]) -> String {

@@ -8,13 +8,21 @@ use crate::backend::transaction::transaction;
 use crate::error::Error;
 use crate::net::credentials::Credentials;
 use crate::net::login::Login;
-use crate::observe::network::Network;
+use crate::observe::network::{Answered, Network};
+use crate::observe::probe::Prober;
 use decide::membership::change::{Change, Subject};
 use decide::membership::lineage::Mark;
 use futures_util::future::join_all;
 
-/// Makes the changes, each as far as it can be made. A signal leaves the rest for the next cycle.
-pub fn carry_out(network: &Network, credentials: &Credentials, changes: &[Change]) -> Vec<Outcome> {
+/// Makes the changes, each as far as it can be made. Those who want to join are looked at once more, and
+/// `wanted_still` says what is wanted by that. A signal leaves the rest for the next cycle.
+pub fn carry_out(
+    network: &Network,
+    prober: &Prober,
+    changes: &[Change],
+    wanted_still: impl FnOnce(Vec<Answered>) -> Vec<Change>,
+) -> Vec<Outcome> {
+    let credentials = &prober.credentials;
     let is_joining = |change: &&Change| matches!(change, Change::Register { .. });
     let is_cleaning = |change: &&Change| matches!(change, Change::Clean { .. });
     let of = |is_it: &dyn Fn(&&Change) -> bool| -> Vec<Change> {
@@ -27,7 +35,7 @@ pub fn carry_out(network: &Network, credentials: &Credentials, changes: &[Change
         matches!(change, Change::SetCoordinatorHost { .. }) && result.is_err()
     });
     if !has_stale_address {
-        outcomes.extend(join(network, credentials, of(&is_joining)));
+        outcomes.extend(join(network, prober, of(&is_joining), wanted_still));
     }
     outcomes.extend(clean(network, credentials, of(&is_cleaning)));
     outcomes
@@ -75,29 +83,45 @@ async fn mark(credentials: &Credentials, change: &Change) -> Result<Option<(i32,
     Ok(Some((*nodeid, mark)))
 }
 
-/// Adds those that could be claimed, under their claims.
-fn join(network: &Network, credentials: &Credentials, changes: Vec<Change>) -> Vec<Outcome> {
-    let claiming = changes.iter().map(|change| claim(credentials, change));
+/// Adds those that could be claimed and are still fit, under their claims.
+fn join(
+    network: &Network,
+    prober: &Prober,
+    changes: Vec<Change>,
+    wanted_still: impl FnOnce(Vec<Answered>) -> Vec<Change>,
+) -> Vec<Outcome> {
+    if changes.is_empty() {
+        return Vec::new();
+    }
+    let claiming = changes.iter().map(|change| claim(prober, change));
     let Some(results) = network.perform(join_all(claiming)) else { return Vec::new() };
-    let (mut claimed, mut logins, mut outcomes) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut claimed, mut logins, mut answers) = (Vec::new(), Vec::new(), Vec::new());
+    let mut outcomes = Vec::new();
     for (change, result) in changes.into_iter().zip(results) {
         match result {
-            Ok(login) => {
-                claimed.push(change);
-                logins.extend(login);
+            Ok((login, answer)) => {
+                claimed.push(change.subject());
+                logins.push(login);
+                answers.push(answer);
             }
             Err(error) => outcomes.push(Outcome::new(change, Err(error.into()))),
         }
     }
-    outcomes.extend(nodes::apply(&claimed, &Marks::new()));
+    let is_claimed = |change: &Change| {
+        matches!(change, Change::Register { .. }) && claimed.contains(&change.subject())
+    };
+    let fit: Vec<Change> = wanted_still(answers).into_iter().filter(is_claimed).collect();
+    outcomes.extend(nodes::apply(&fit, &Marks::new()));
     // The claims end here, when the servers know whose they are.
     drop(logins);
     outcomes
 }
 
-async fn claim(credentials: &Credentials, change: &Change) -> Result<Option<Login>, Error> {
-    let Change::Register { nodename, endpoint, .. } = change else { return Ok(None) };
-    claims::claim(credentials, nodename, *endpoint).await.map(Some)
+async fn claim(prober: &Prober, change: &Change) -> Result<(Login, Answered), Error> {
+    let Change::Register { nodename, endpoint, .. } = change else {
+        return Err(Error::Internal("nobody is claimed but who joins".into()));
+    };
+    claims::claim(prober, nodename, *endpoint).await
 }
 
 /// Drops what removed servers have left.

@@ -53,7 +53,10 @@ pub fn run(
     let outcomes = if is_rehearsal {
         Vec::new()
     } else {
-        carry_out(network, &prober.credentials, &wanted.changes)
+        carry_out(network, &prober, &wanted.changes, |answers| {
+            memory.learn_answers(answers);
+            decide(memory, request, &settings, &coordinator).changes
+        })
     };
     let (coordinator, plan) = review(memory, request, &settings, coordinator, &wanted, &outcomes)?;
 
