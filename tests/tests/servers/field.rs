@@ -20,6 +20,8 @@ pub fn suite() -> Vec<Test> {
         two_coordinators_do_not_share_a_worker,
         who_is_no_coordinator_registers_nobody,
         an_older_state_of_a_worker_is_noticed,
+        a_table_that_came_since_the_probe_is_not_dropped,
+        a_stranger_at_an_old_address_keeps_its_table,
     )
 }
 
@@ -295,4 +297,38 @@ fn an_older_state_of_a_worker_is_noticed() {
     let back = cluster.workers[0].address;
     wait_until_followed(&cluster, &nodeid, back);
     cluster.workers.truncate(2);
+}
+
+/// A table that is created on a candidate after it was probed.
+fn a_table_that_came_since_the_probe_is_not_dropped() {
+    let cluster = with_items(Plan::workers(1).set("citus_fleet.interval", "60s"));
+    let newcomer = Server::start(cluster.worker_spec("newcomer"));
+    cluster.coordinator.run("SELECT fleet.pause()");
+    cluster.announce_with(&[newcomer.address]);
+    cluster.coordinator.run("SELECT pg_catalog.citus_autoregister(true)");
+    wait_for_code(&cluster, newcomer.address, "fleet_paused");
+    newcomer.run("CREATE TABLE items (a int, note text); INSERT INTO items VALUES (1, 'mine')");
+    cluster.coordinator.run("SELECT fleet.resume()");
+    wait_for_code(&cluster, newcomer.address, "table_would_be_dropped");
+    assert_eq!(newcomer.value("SELECT note FROM items"), "mine");
+}
+
+/// A worker moves, and somebody else's empty server with a table of that name has its old address.
+fn a_stranger_at_an_old_address_keeps_its_table() {
+    let mut cluster = with_items(Plan::workers(2));
+    let nodeid = node_id(&cluster, &cluster.workers[0]);
+    let (old, port) = (cluster.workers[0].address, cluster.workers[0].port);
+    let next = cluster.subnet.address();
+    cluster.workers[0].stop(Shutdown::Fast);
+    cluster.workers[0].move_to(next);
+    let mut spec = cluster.worker_spec("stranger");
+    spec.addresses = vec![old];
+    let stranger = Server::start(spec);
+    assert_eq!(stranger.port, port);
+    stranger.run("CREATE TABLE items (a int, note text); INSERT INTO items VALUES (1, 'mine')");
+    cluster.workers[0].begin();
+    cluster.announce_with(&[old]);
+    wait_until_followed(&cluster, &nodeid, cluster.workers[0].address);
+    wait_for_code(&cluster, old, "table_would_be_dropped");
+    assert_eq!(stranger.value("SELECT note FROM items"), "mine");
 }
