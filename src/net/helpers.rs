@@ -23,7 +23,8 @@ static MEMBERS: Semaphore = Semaphore::const_new(16);
 /// With so many computations that nobody waits for any more, no more strangers are logged in to.
 const MOST_ABANDONED: usize = 4;
 
-/// Below the server's own work where the processors are busy. A step is short, unless it is meant not to be.
+/// Of a stranger's steps: below the server's own work where the processors are busy. Registered workers are
+/// to be asked in time just then.
 #[cfg(target_os = "linux")]
 const NICENESS: c_int = 10;
 
@@ -77,6 +78,7 @@ pub async fn perform<T: Send + 'static>(
     let permit = lane.acquire().await.map_err(io::Error::other)?;
     let (sender, receiver) = oneshot::channel();
     start(permit, move || {
+        settle(errand);
         if let Err(unwanted) = sender.send(work()) {
             drop(unwanted);
             let mut abandoned = lock(&ABANDONED);
@@ -120,7 +122,6 @@ fn start(permit: SemaphorePermit<'static>, work: impl FnOnce() + Send + 'static)
     // The new thread inherits the mask: PostgreSQL's signal handlers must run on no other than this one.
     let _blocked = Blocked::all();
     let thread = Builder::new().name("login".into()).stack_size(STACK).spawn(move || {
-        settle();
         work();
         drop(permit);
     })?;
@@ -128,12 +129,15 @@ fn start(permit: SemaphorePermit<'static>, work: impl FnOnce() + Send + 'static)
     Ok(())
 }
 
-/// Makes a thread a helper: polite, and with libpq's words in one language for whoever compares them.
-fn settle() {
+/// Makes a thread a helper: polite for a stranger, and with libpq's words in one language for whoever compares
+/// them.
+fn settle(errand: Errand) {
     // SAFETY: both concern the calling thread alone; the locale C is static and is never freed.
     unsafe {
         #[cfg(target_os = "linux")]
-        libc::setpriority(libc::PRIO_PROCESS, 0, NICENESS);
+        if errand.is_stranger {
+            libc::setpriority(libc::PRIO_PROCESS, 0, NICENESS);
+        }
         let locale = libc::newlocale(libc::LC_ALL_MASK, c"C".as_ptr(), std::ptr::null_mut());
         if !locale.is_null() {
             libc::uselocale(locale);
