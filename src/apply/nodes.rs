@@ -5,16 +5,21 @@ use super::{identities, pause};
 use crate::backend::transaction::transaction;
 use crate::error::Error;
 use crate::observe::holders;
-use decide::membership::cause::{Cause, describe};
+use decide::membership::cause::{Cause, Hang, describe};
 use decide::membership::change::Change;
 use decide::membership::lineage::Mark;
 use pgrx::prelude::*;
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::{Duration, Instant};
 
 /// Nodes to a transaction. `citus_add_node` holds ExclusiveLock on `pg_dist_node` until the commit:
 /// 32 nodes take about a second (docs/benchmarks.md), and other adds and DDL wait for it.
 const BATCH: usize = 32;
+
+/// A server that has not joined after so long, with nobody else's lock in the way, keeps the cluster waiting.
+const HANGS: Duration = Duration::from_secs(2);
 
 /// A change and what became of it: the node id, or why it was not made.
 pub struct Outcome {
@@ -59,7 +64,8 @@ impl Outcome {
 /// The marks that were left in the data of nodes that are about to move.
 pub type Marks = BTreeMap<i32, Mark>;
 
-/// Makes changes. One that fails costs the others nothing.
+/// Makes changes, moves first. One that fails costs the others nothing, but that once a server has hung while
+/// it was added, the others are left for the next cycle, which follows first.
 pub fn apply(changes: &[Change], marks: &Marks) -> Vec<Outcome> {
     let mut alone = Vec::new();
     let mut moves = Vec::new();
@@ -71,19 +77,39 @@ pub fn apply(changes: &[Change], marks: &Marks) -> Vec<Outcome> {
             _ => alone.push(vec![change]),
         }
     }
-    let groups = alone.into_iter().chain(moves);
+    let groups = moves.into_iter().chain(alone);
     let mut outcomes: Vec<Outcome> = groups.flat_map(|group| make(&group, marks)).collect();
-    outcomes.extend(adds.chunks(BATCH).flat_map(|adds| make(adds, marks)));
+    outcomes.extend(until_one_hangs(adds.chunks(BATCH), marks));
     name_holders(&mut outcomes);
+    outcomes
+}
+
+/// Makes one group of changes after another, up to the first in which a server hangs.
+fn until_one_hangs<'a>(
+    groups: impl Iterator<Item = &'a [&'a Change]>,
+    marks: &Marks,
+) -> Vec<Outcome> {
+    let has_hung = |outcome: &Outcome| {
+        outcome.result.as_ref().is_err_and(|failure| matches!(failure.cause, Cause::Hung(_)))
+    };
+    let mut outcomes = Vec::new();
+    for group in groups {
+        outcomes.extend(make(group, marks));
+        if outcomes.iter().any(has_hung) {
+            break;
+        }
+    }
     outcomes
 }
 
 /// Has those that waited for a lock in vain say for whose.
 fn name_holders(outcomes: &mut [Outcome]) {
+    let mut reads_tables = false;
     let mut waited: Vec<(i32, &mut Failure)> = outcomes
         .iter_mut()
         .filter_map(|Outcome { change, result, .. }| {
             let failure = result.as_mut().err().filter(|failure| is_lock_wait(&failure.error))?;
+            reads_tables |= are_joins(&[&*change]);
             let nodeid = match change {
                 Change::UpdateAddress { nodeid, .. } => *nodeid,
                 _ => 0,
@@ -95,7 +121,7 @@ fn name_holders(outcomes: &mut [Outcome]) {
         return;
     }
     let nodeids: Vec<i32> = waited.iter().map(|(nodeid, _)| *nodeid).collect();
-    match transaction(|| holders::cause(&nodeids)) {
+    match transaction(|| holders::cause(&nodeids, reads_tables)) {
         Ok(cause) => waited.iter_mut().for_each(|(_, failure)| failure.cause = cause.clone()),
         Err(error) => log!("citus_fleet: who holds the lock could not be found out: {error}"),
     }
@@ -130,20 +156,52 @@ fn follows(one: &Change, other: &Change) -> bool {
 /// Makes changes in one transaction, which for adds is several times as fast as one each. Where that
 /// fails, each gets its own: a failed call of Citus cannot be caught inside a transaction.
 fn make(changes: &[&Change], marks: &Marks) -> Vec<Outcome> {
+    let started = Instant::now();
+    // The change that is being made, none during the commit; and since when.
+    let step: Cell<(Option<usize>, Instant)> = Cell::new((None, started));
     let result = transact(|| {
         park(changes)?;
-        changes.iter().map(|change| call(change, marks)).collect::<Result<Vec<_>, Error>>()
+        let made = changes.iter().enumerate().map(|(number, change)| {
+            step.set((Some(number), Instant::now()));
+            call(change, marks)
+        });
+        let ids = made.collect::<Result<Vec<_>, Error>>();
+        step.set((step.get().0.filter(|_| ids.is_err()), Instant::now()));
+        ids
     });
+    let (number, since) = step.get();
     let outcome = |change: &&Change, result| Outcome::new((*change).clone(), result);
-    match result {
-        Ok(ids) => changes.iter().zip(ids).map(|(change, id)| outcome(change, Ok(id))).collect(),
-        Err(error) if changes.len() > 1 && !concerns_all(&error, changes) => {
-            changes.chunks(1).flat_map(|change| make(change, marks)).collect()
+    let error = match result {
+        Ok(ids) => {
+            return changes.iter().zip(ids).map(|(it, id)| outcome(it, Ok(id))).collect();
         }
-        Err(error) => {
-            changes.iter().map(|change| outcome(change, Err(error.clone().into()))).collect()
-        }
+        Err(error) => error,
+    };
+    let failed = |change, cause| outcome(change, Err(Failure { error: error.clone(), cause }));
+    if are_joins(changes) && has_waited(&error, since) {
+        let hung = |is_known| Cause::Hung(Hang { took: started.elapsed(), is_known });
+        return match number.filter(|_| since.elapsed() >= HANGS) {
+            Some(number) => vec![failed(&changes[number], hung(true))],
+            None => changes.iter().map(|it| failed(it, hung(changes.len() == 1))).collect(),
+        };
     }
+    if changes.len() > 1 && !concerns_all(&error, changes) {
+        return until_one_hangs(changes.chunks(1), marks);
+    }
+    changes.iter().map(|change| failed(change, Cause::Refused)).collect()
+}
+
+/// Whether these changes send all metadata to a server.
+fn are_joins(changes: &[&Change]) -> bool {
+    let is_join = |it: &&Change| matches!(it, Change::Register { .. } | Change::Reactivate { .. });
+    changes.iter().all(is_join)
+}
+
+/// Whether it took long, or as long as it may, and for no lock of the coordinator's.
+fn has_waited(error: &Error, since: Instant) -> bool {
+    let is_late =
+        matches!(error, Error::Raised { sqlstate: PgSqlErrorCode::ERRCODE_QUERY_CANCELED, .. });
+    !is_lock_wait(error) && (is_late || since.elapsed() >= HANGS)
 }
 
 /// Whether every change would fail the same way after the same wait, or cannot be made alone.

@@ -140,14 +140,14 @@ fn in_the_way(node: &Leaving, answers: bool) -> Result<Vec<InTheWay>, Error> {
         let each = holders.into_iter().map(|holder| describe(&[holder]));
         each.map(|(by, ending)| InTheWay { server: server.to_owned(), by, ending }).collect()
     };
-    let here = match holders::cause(&[])? {
+    let here = match holders::cause(&[], false)? {
         Cause::Locked(holders) => at("the coordinator", holders),
         Cause::Blocked(block) => vec![InTheWay {
             server: "the coordinator".to_owned(),
             by: format!("{}, until {}", block.by, block.until),
             ending: "SELECT citus_cluster_changes_unblock();".to_owned(),
         }],
-        Cause::Refused => Vec::new(),
+        Cause::Refused | Cause::Hung(_) => Vec::new(),
     };
     if !answers {
         return Ok(here);

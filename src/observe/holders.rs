@@ -12,25 +12,29 @@ use pgrx::pg_sys;
 use serde::Deserialize;
 use std::time::Duration;
 
-/// Whoever keeps Citus's metadata, or the shards of these nodes, from being changed at this moment.
-pub fn cause(nodeids: &[i32]) -> Result<Cause, Error> {
+/// Whoever keeps Citus's metadata, or the shards of these nodes, from being changed at this moment; with
+/// `reads_tables`, also from sending how all tables are defined to a node.
+pub fn cause(nodeids: &[i32], reads_tables: bool) -> Result<Cause, Error> {
     // SAFETY: forgets what this transaction has read of other processes before.
     unsafe { pg_sys::pgstat_clear_snapshot() };
     match block()? {
         Some(block) => Ok(Cause::Blocked(block)),
-        None => Ok(Cause::Locked(holders(nodeids)?)),
+        None => Ok(Cause::Locked(holders(nodeids, reads_tables)?)),
     }
 }
 
 /// Those that hold such a lock; else those that wait for one in front of others.
-fn holders(nodeids: &[i32]) -> Result<Vec<Holder>, Error> {
+fn holders(nodeids: &[i32], reads_tables: bool) -> Result<Vec<Holder>, Error> {
     #[derive(Deserialize)]
     struct Row {
         has_it: bool,
         #[serde(flatten)]
         holder: Holder,
     }
-    let rows: Vec<Row> = catalog::value(include_str!("holders.sql"), &[nodeids.to_vec().into()])?;
+    let rows: Vec<Row> = catalog::value(
+        include_str!("holders.sql"),
+        &[nodeids.to_vec().into(), reads_tables.into()],
+    )?;
     let has_any = rows.iter().any(|row| row.has_it);
     Ok(rows
         .into_iter()

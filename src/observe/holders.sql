@@ -1,6 +1,6 @@
 -- Who holds a lock that a change of Citus's metadata has to take, in one JSON value: those that have one,
 -- the oldest first, then those that wait for one in front of others.
--- $1: nodeids of which the change locks the shards.
+-- $1: nodeids of which the change locks the shards; $2: whether it reads how all tables are defined.
 WITH shards AS (
   SELECT s.shardid, t.colocationid,
          -- Citus locks shards of one colocation by their number.
@@ -31,7 +31,7 @@ WITH shards AS (
           THEN l.mode OPERATOR(pg_catalog.<>) ALL ('{AccessShareLock,RowShareLock}')
         WHEN l.relation OPERATOR(pg_catalog.=) ANY ('{pg_catalog.pg_dist_partition,pg_catalog.pg_dist_shard,pg_catalog.pg_dist_placement,pg_catalog.pg_dist_colocation,pg_catalog.pg_dist_object,pg_catalog.pg_dist_cleanup,pg_catalog.pg_dist_transaction,pg_catalog.pg_dist_local_group,fleet.identities,fleet.removed}'::pg_catalog.regclass[]::pg_catalog.oid[])
           THEN l.mode OPERATOR(pg_catalog.=) ANY ('{ShareLock,ShareRowExclusiveLock,ExclusiveLock,AccessExclusiveLock}')
-        ELSE l.mode OPERATOR(pg_catalog.=) 'AccessExclusiveLock' AND EXISTS (
+        ELSE $2 AND l.mode OPERATOR(pg_catalog.=) 'AccessExclusiveLock' AND EXISTS (
           SELECT FROM pg_catalog.pg_dist_partition t
           WHERE t.logicalrelid::pg_catalog.oid OPERATOR(pg_catalog.=) l.relation)
       END
@@ -47,6 +47,12 @@ WITH shards AS (
       END
       ELSE false
     END
+), prepared AS (
+  -- A prepared transaction has no process: its own lock on its transaction id says which it is.
+  SELECT l.virtualtransaction, x.gid, x.owner, x.prepared
+  FROM pg_catalog.pg_locks l
+  JOIN pg_catalog.pg_prepared_xacts x ON x.transaction OPERATOR(pg_catalog.=) l.transactionid
+  WHERE l.pid IS NULL AND l.granted
 ), holders AS (
   SELECT pg_catalog.bool_or(n.granted) AS has_it, n.pid,
          CASE WHEN n.pid IS NULL THEN n.virtualtransaction END AS prepared
@@ -61,8 +67,7 @@ SELECT COALESCE(pg_catalog.json_agg(h), '[]')::pg_catalog.text FROM (
          h.has_it
   FROM holders h
   LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid OPERATOR(pg_catalog.=) h.pid
-  LEFT JOIN pg_catalog.pg_prepared_xacts x
-    ON h.prepared OPERATOR(pg_catalog.=) ('-1/' OPERATOR(pg_catalog.||) x.transaction::pg_catalog.text)
+  LEFT JOIN prepared x ON x.virtualtransaction OPERATOR(pg_catalog.=) h.prepared
   WHERE a.pid IS NOT NULL OR x.gid IS NOT NULL
   ORDER BY h.has_it DESC, COALESCE(a.xact_start, x.prepared)
   LIMIT 3) h

@@ -1,5 +1,11 @@
 -- Who holds a lock, and has for a while, that taking Citus's metadata from this worker has to take, in one
 -- JSON value: the tables of the cluster are dropped there.
+WITH prepared AS (
+  SELECT l.virtualtransaction, x.gid, x.owner, x.prepared
+  FROM pg_catalog.pg_locks l
+  JOIN pg_catalog.pg_prepared_xacts x ON x.transaction OPERATOR(pg_catalog.=) l.transactionid
+  WHERE l.pid IS NULL AND l.granted
+)
 SELECT COALESCE(pg_catalog.json_agg(h), '[]')::pg_catalog.text FROM (
   SELECT l.pid, x.gid,
          COALESCE(NULLIF(pg_catalog.min(a.application_name), ''), pg_catalog.min(a.backend_type), '') AS application,
@@ -7,8 +13,8 @@ SELECT COALESCE(pg_catalog.json_agg(h), '[]')::pg_catalog.text FROM (
          pg_catalog.date_trunc('second', pg_catalog.min(COALESCE(a.xact_start, x.prepared)))::pg_catalog.text AS since
   FROM pg_catalog.pg_locks l
   LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid OPERATOR(pg_catalog.=) l.pid
-  LEFT JOIN pg_catalog.pg_prepared_xacts x ON l.pid IS NULL
-    AND l.virtualtransaction OPERATOR(pg_catalog.=) ('-1/' OPERATOR(pg_catalog.||) x.transaction::pg_catalog.text)
+  LEFT JOIN prepared x ON l.pid IS NULL
+    AND x.virtualtransaction OPERATOR(pg_catalog.=) l.virtualtransaction
   WHERE l.granted AND l.locktype OPERATOR(pg_catalog.=) 'relation'
     AND l.database OPERATOR(pg_catalog.=) (
       SELECT d.oid FROM pg_catalog.pg_database d

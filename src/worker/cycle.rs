@@ -174,7 +174,7 @@ fn decide(
     settings: &Settings,
     coordinator: &Coordinator,
 ) -> Plan {
-    let nothing = Default::default();
+    let on_request = request.map(|_| memory.failures_on_request());
     let hold = if coordinator.paused {
         Some(Hold::Paused)
     } else if !settings.enabled && request.is_none() {
@@ -192,8 +192,7 @@ fn decide(
         own_row_since: memory.own_row_since(),
         endpoints: &memory.endpoints,
         unnamed_since: &memory.unnamed_since,
-        // Whoever asks for a pass wants another attempt now.
-        failures: if request.is_some() { &nothing } else { &memory.failures },
+        failures: on_request.as_ref().unwrap_or(&memory.failures),
         hold,
     };
     plan(&observation, &settings.policy)

@@ -6,6 +6,7 @@ use crate::apply::nodes::Failure;
 use crate::observe::network::{Answered, Names};
 use crate::settings::Settings;
 use decide::membership::candidate::Candidate;
+use decide::membership::cause::Cause;
 use decide::membership::change::{Change, ChangeFailure, Subject};
 use decide::membership::coordinator::{Coordinator, DistNode, OwnAddress, Removed};
 use decide::membership::discovery::Discovery;
@@ -36,6 +37,8 @@ pub struct Memory {
     pub own: Vec<OwnAddress>,
     pub unnamed_since: BTreeMap<i32, Duration>,
     pub failures: BTreeMap<Subject, ChangeFailure>,
+    /// When each server was started that answered last at an address.
+    started_us: BTreeMap<SocketAddr, i64>,
     /// By name and port.
     pub standings: BTreeMap<(String, i32), Standing>,
     /// Counted since the controller started, by kind.
@@ -73,6 +76,7 @@ impl Memory {
             seen: BTreeMap::new(),
             unnamed_since: BTreeMap::new(),
             failures: BTreeMap::new(),
+            started_us: BTreeMap::new(),
             standings,
             dns_errors: BTreeMap::new(),
             probe_errors: BTreeMap::new(),
@@ -206,6 +210,7 @@ impl Memory {
             .chain(self.own.iter().flat_map(|own| own.endpoints.iter().copied()))
             .collect();
         self.endpoints.retain(|endpoint, _| known.contains(endpoint));
+        self.started_us.retain(|endpoint, _| known.contains(endpoint));
         self.failures.retain(|subject, _| match subject {
             Subject::Coordinator | Subject::Shards => true,
             Subject::Endpoint(endpoint) => known.contains(endpoint),
@@ -245,6 +250,18 @@ impl Memory {
             let Some(endpoint) = self.endpoints.get_mut(&answer.at) else {
                 continue;
             };
+            // Whoever has been started anew may have left behind what it hung on.
+            let is_new = match (&probe.result, self.started_us.get(&answer.at)) {
+                (Ok(server), Some(started_us)) => server.started_us != *started_us,
+                _ => false,
+            };
+            if let Ok(server) = &probe.result {
+                self.started_us.insert(answer.at, server.started_us);
+            }
+            if is_new {
+                let subject = Subject::Endpoint(answer.at);
+                self.failures.retain(|it, failure| *it != subject || !failure.has_hung());
+            }
             if let Some(naming) = answer.naming {
                 (endpoint.naming, endpoint.named_at) = (naming, Some(probe.at));
             }
@@ -313,15 +330,28 @@ impl Memory {
             }
             Err(failure) => {
                 let subject = change.subject();
-                let attempts =
-                    self.failures.get(&subject).map_or(0, |failure| failure.attempts) + 1;
-                let retry_at = now + schedule::change_retry(attempts);
                 let what = change.to_string();
                 let (reason, cause) = (failure.to_string(), failure.cause.clone());
-                let failure = ChangeFailure { what, reason, cause, attempts, retry_at };
+                let before = self.failures.get(&subject);
+                let before = before.filter(|before| before.has_hung() == cause.is_hang());
+                let attempts = before.map_or(0, |before| before.attempts) + 1;
+                let wait = match &cause {
+                    // Of those that were added together each is tried alone, and soon.
+                    Cause::Hung(hang) if hang.is_known => schedule::hang_retry(attempts, hang.took),
+                    _ => schedule::change_retry(attempts),
+                };
+                let retry_at = now + wait;
+                let failure =
+                    ChangeFailure { what, reason, cause, attempts, failed_at: now, retry_at };
                 self.failures.insert(subject, failure);
             }
         }
+    }
+
+    /// What has failed, for somebody who wants another attempt now: what hung is still tried alone.
+    pub fn failures_on_request(&self) -> BTreeMap<Subject, ChangeFailure> {
+        let hung = self.failures.iter().filter(|(_, failure)| failure.has_hung());
+        hung.map(|(subject, failure)| (*subject, failure.clone().forgiven())).collect()
     }
 
     /// A server has a mark now, also by what it said before it got it.

@@ -3,6 +3,7 @@
 
 use serde::Deserialize;
 use std::fmt;
+use std::time::Duration;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cause {
@@ -12,6 +13,16 @@ pub enum Cause {
     Locked(Vec<Holder>),
     /// An operator keeps the cluster from changing, for a backup.
     Blocked(Block),
+    /// A server let the cluster wait while it was to join it.
+    Hung(Hang),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hang {
+    /// How long, in which nobody else could change the cluster.
+    pub took: Duration,
+    /// It was this one; else it may have been another one of the same transaction.
+    pub is_known: bool,
 }
 
 /// Whoever holds a lock: a process, or a transaction that was prepared and belongs to none.
@@ -29,6 +40,20 @@ pub struct Holder {
 pub struct Block {
     pub until: String,
     pub by: String,
+}
+
+impl Cause {
+    pub fn is_hang(&self) -> bool {
+        matches!(self, Self::Hung(_))
+    }
+
+    /// The same, without the rest that it takes.
+    pub fn forgiven(self) -> Self {
+        match self {
+            Self::Hung(hang) => Self::Hung(Hang { took: Duration::ZERO, ..hang }),
+            cause => cause,
+        }
+    }
 }
 
 impl fmt::Display for Holder {

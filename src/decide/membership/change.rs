@@ -14,8 +14,26 @@ pub struct ChangeFailure {
     pub what: String,
     pub reason: String,
     pub cause: Cause,
+    /// Of the same kind, one after another: those that hung, or those that did not.
     pub attempts: u32,
+    pub failed_at: Duration,
     pub retry_at: Duration,
+}
+
+impl ChangeFailure {
+    pub fn has_hung(&self) -> bool {
+        self.cause.is_hang()
+    }
+
+    /// The same, as long ago as can be.
+    pub fn forgiven(self) -> Self {
+        Self {
+            failed_at: Duration::ZERO,
+            retry_at: Duration::ZERO,
+            cause: self.cause.forgiven(),
+            ..self
+        }
+    }
 }
 
 impl fmt::Display for ChangeFailure {

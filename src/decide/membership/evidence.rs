@@ -4,6 +4,7 @@
 
 use super::candidate::Candidate;
 use super::cause::Cause;
+use super::change::ChangeFailure;
 use super::coordinator::{Coordinator, DistNode, Identity, Removed};
 use super::endpoint::Endpoint;
 use super::lineage::{Descent, Record};
@@ -68,6 +69,8 @@ pub enum Hindrance {
         reason: String,
         cause: Cause,
     },
+    /// So many have hung just now while they joined.
+    OthersHang(usize),
     /// The coordinator's address, `name:port`, which workers would be given.
     OwnUnresolved(String),
     OwnUnchecked,
@@ -126,6 +129,13 @@ pub struct Member<'a> {
     pub max_lost_wal: Option<u64>,
     /// `citus_fleet.on_absent` is `disable`.
     pub is_disabled_when_absent: bool,
+}
+
+impl Hindrance {
+    pub fn of(failure: &ChangeFailure) -> Self {
+        let ChangeFailure { reason, cause, attempts, .. } = failure;
+        Self::Failed { attempts: *attempts, reason: reason.clone(), cause: cause.clone() }
+    }
 }
 
 /// Why an endpoint may not even be connected to, if it may not.

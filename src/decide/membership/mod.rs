@@ -9,6 +9,7 @@ pub mod discovery;
 pub mod endpoint;
 pub mod evidence;
 mod follow;
+mod hanging;
 pub mod lineage;
 pub mod observation;
 pub mod own_address;

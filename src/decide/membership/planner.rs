@@ -12,7 +12,7 @@ use super::registered::Registered;
 use super::situations::{self, CLEANING, CLEANING_WAITS, REGISTERING};
 use super::verdict::Verdict;
 use super::view::View;
-use super::{own_address, rebalance};
+use super::{hanging, own_address, rebalance};
 use crate::configuration::policy::Policy;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -44,6 +44,7 @@ pub fn plan(seen: &Observation<'_>, policy: &Policy) -> Plan {
     }
     planner.removed_servers();
     rebalance::rebalance(&view, &registered, &mut planner.plan);
+    hanging::hold_back(&view, &mut planner.plan);
     planner.plan
 }
 

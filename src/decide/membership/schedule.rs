@@ -128,6 +128,32 @@ pub fn change_retry(attempts: u32) -> Duration {
     FIRST.saturating_mul(2u32.saturating_pow(attempts.saturating_sub(1))).min(LONGEST)
 }
 
+/// How many times as long as a registration hung the cluster is left alone afterwards: its DDL waits for
+/// one that hangs less than 1 % of the time.
+const REST: u32 = 100;
+
+/// How long one that hung while it joined waits for its next attempt.
+pub fn hang_retry(attempts: u32, took: Duration) -> Duration {
+    const LONGEST: Duration = Duration::from_secs(3600);
+    let rest = took * REST;
+    rest.saturating_mul(2u32.saturating_pow(attempts.saturating_sub(1))).min(LONGEST.max(rest))
+}
+
+/// When the next of those that have hung may be tried: all of them together cost no more than one. Each
+/// is given by when its attempt ended, and how long that had taken.
+pub fn rested_at(hangs: &[(Duration, Duration)]) -> Duration {
+    hangs.iter().map(|(at, took)| *at + *took * REST).max().unwrap_or_default()
+}
+
+/// When servers that have not hung yet may join. One that hangs costs the others nothing; each further
+/// one makes it likelier that the next will, too, and doubles the pause.
+pub fn calm_at(now: Duration, hangs: &[(Duration, Duration)]) -> Duration {
+    let recent = hangs.iter().filter(|(at, took)| *at + *took * REST > now);
+    let count = u32::try_from(recent.clone().count()).unwrap_or(u32::MAX);
+    let factor = 2u32.saturating_pow(count.saturating_sub(1)).saturating_sub(1).min(REST);
+    recent.max().map_or(Duration::ZERO, |(at, took)| *at + *took * factor)
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::endpoint::{Naming, Probe};
@@ -269,5 +295,31 @@ mod tests {
         let waits: Vec<u64> = (1..=8).map(|n| change_retry(n).as_secs()).collect();
         assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
         assert_eq!(change_retry(u32::MAX).as_secs(), 60);
+    }
+
+    #[test]
+    fn ddl_waits_for_a_server_that_hangs_less_than_a_hundredth_of_the_time() {
+        let took = secs(15);
+        let waits: Vec<u64> = (1..=4).map(|n| hang_retry(n, took).as_secs()).collect();
+        assert_eq!(waits, [1500, 3000, 3600, 3600]);
+        for (attempts, took) in [(1, secs(15)), (9, secs(15)), (1, secs(120)), (9, secs(120))] {
+            let share = took.as_secs_f64() / (took + hang_retry(attempts, took)).as_secs_f64();
+            assert!(share < 0.01, "{share}");
+        }
+        // However many there are.
+        assert_eq!(rested_at(&[(secs(10), took), (secs(900), took)]), secs(900 + 1500));
+        assert_eq!(rested_at(&[]), Duration::ZERO);
+    }
+
+    #[test]
+    fn many_that_hang_in_a_row_slow_all_down_and_one_does_not() {
+        let hung = |count: u64| -> Vec<(Duration, Duration)> {
+            (0..count).map(|n| (secs(100 + n), secs(15))).collect()
+        };
+        let waits = |count| calm_at(secs(150), &hung(count)).saturating_sub(secs(100 + count - 1));
+        assert_eq!(waits(1), secs(0));
+        assert_eq!([2, 3, 4].map(waits), [15, 45, 105].map(secs));
+        assert_eq!(waits(32), secs(1500));
+        assert_eq!(calm_at(secs(9000), &hung(32)), Duration::ZERO, "it is long ago");
     }
 }

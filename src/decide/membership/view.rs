@@ -59,11 +59,7 @@ impl<'a> View<'a> {
             return Some(Hindrance::Held(hold.clone()));
         }
         let failure = self.seen.failures.get(&subject)?;
-        (failure.retry_at > self.seen.now.monotonic).then(|| Hindrance::Failed {
-            attempts: failure.attempts,
-            reason: failure.reason.clone(),
-            cause: failure.cause.clone(),
-        })
+        (failure.retry_at > self.seen.now.monotonic).then(|| Hindrance::of(failure))
     }
 
     /// Whether it was too long ago that a name was seen to lead to an address; an address is one for ever.

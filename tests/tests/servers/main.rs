@@ -7,6 +7,7 @@ mod compose;
 mod controller;
 mod discovery;
 mod field;
+mod hanging;
 mod harness;
 mod holders;
 mod hostile;
@@ -71,6 +72,7 @@ fn main() {
         settings::suite(),
         hostile::suite(),
         odd::suite(),
+        hanging::suite(),
         holders::suite(),
         http::suite(),
         lifecycle::suite(),

@@ -5,7 +5,7 @@
 use super::logins::of_login;
 use super::row::WayOut::{Do, Wait};
 use super::row::{Facts, Row, WayOut, When, given};
-use crate::membership::cause::{Cause, describe};
+use crate::membership::cause::{Cause, Hang, describe};
 use crate::membership::evidence::Hindrance as It;
 use crate::membership::observation::Hold;
 use crate::membership::state::{Action, State};
@@ -84,6 +84,33 @@ pub(super) const TABLE: &[Row] = &[
         "citus_fleet.enabled is off",
         "The setting keeps the controller from changing anything by itself.",
         Do("SELECT * FROM citus_autoregister(); -- or set citus_fleet.enabled to on"),
+    ),
+    // Nobody else can change the cluster while Citus waits for it.
+    row(
+        "hangs_joining",
+        &[When::Hindrance(|it| match it {
+            It::Failed { attempts, cause: Cause::Hung(Hang { took, .. }), reason } => Some(vec![
+                ("attempts", attempts.to_string()),
+                ("took", took.as_secs().to_string()),
+                ("failure", reason.clone()),
+            ]),
+            _ => None,
+        })],
+        "attempt {attempts} hung for {took} s and is repeated, alone and ever more rarely: {failure}",
+        "It answers, and lets the coordinator wait once Citus sends it its metadata. Where several were added at once it may have been another of them.",
+        Do(
+            "On that server, pg_stat_activity and pg_locks say what Citus waits for. SELECT citus_autoregister(); tries it at once.",
+        ),
+    ),
+    row(
+        "others_hang",
+        &[When::Hindrance(|it| match it {
+            It::OthersHang(count) => Some(vec![("count", count.to_string())]),
+            _ => None,
+        })],
+        "{count} servers have hung while they joined, so the cluster is left alone for a while",
+        "Each server that hangs keeps everybody else from changing the cluster, and this one may, too.",
+        Wait("the pause is over, which doubles with each that hangs"),
     ),
     row(
         "changes_blocked",

@@ -1,6 +1,6 @@
 //! Owns what holds of the table as a whole. Every row has a case here, in which it is the one that counts.
 
-use super::super::cause::{Block, Cause, Holder};
+use super::super::cause::{Block, Cause, Hang, Holder};
 use super::super::coordinator::{DistNode, Removed, Tasks};
 use super::super::observation::Hold;
 use super::super::server::{ExtensionState, Membership, Server};
@@ -74,6 +74,10 @@ fn led() -> Fleet {
 
 fn waiting() -> Fleet {
     joining().refused_by_citus("10.0.0.9", later())
+}
+
+fn hung(seconds: u64) -> Cause {
+    Cause::Hung(Hang { took: Duration::from_secs(seconds), is_known: true })
 }
 
 fn session() -> Holder {
@@ -251,6 +255,11 @@ const CASES: &[Case] = &[
     ("worker_in_the_way", "10.0.0.9", || joining().row(row(2, "w2"), &[])),
     ("fleet_paused", "10.0.0.9", || joining().hold(Hold::Paused)),
     ("fleet_disabled", "10.0.0.9", || joining().hold(Hold::Disabled)),
+    ("hangs_joining", "10.0.0.9", || waiting().because(hung(15))),
+    ("others_hang", "10.0.0.9", || {
+        let two = joining().refused_by_citus("10.0.0.7", later());
+        two.refused_by_citus("10.0.0.8", later()).because(hung(15))
+    }),
     ("changes_blocked", "10.0.0.9", || {
         let (until, by) = ("noon".into(), "dba".into());
         waiting().because(Cause::Blocked(Block { until, by }))

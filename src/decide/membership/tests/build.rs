@@ -317,6 +317,7 @@ impl Fleet {
             reason: "canceling statement due to lock timeout".into(),
             cause: Cause::Refused,
             attempts: 3,
+            failed_at: Duration::from_secs(NOW - 1),
             retry_at,
         };
         self.failures.insert(subject, failure);
