@@ -19,6 +19,8 @@ COMMENT ON COLUMN fleet.control.singleton IS 'Always true: there is one row';
 COMMENT ON COLUMN fleet.control.paused IS 'No change of the cluster''s metadata begins while this is true';
 COMMENT ON COLUMN fleet.control.changed_at IS 'When it was paused or resumed';
 COMMENT ON COLUMN fleet.control.changed_by IS 'Who paused or resumed it';
+COMMENT ON FUNCTION fleet.replace_control() IS 'Puts the row of a dump in the place of the one that CREATE EXTENSION has made';
+COMMENT ON TRIGGER control_is_replaced ON fleet.control IS 'There is one row, also after a dump is restored';
 COMMENT ON INDEX fleet.control_pkey IS 'There is one row';
 
 COMMENT ON TABLE fleet.identities IS 'Who each registered worker is: the controller follows a worker only by this';

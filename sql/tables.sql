@@ -27,6 +27,17 @@ CREATE TABLE fleet.control (
 
 INSERT INTO fleet.control DEFAULT VALUES;
 
+-- A dump brings its row where CREATE EXTENSION has put one already: what the operator had decided counts.
+CREATE FUNCTION fleet.replace_control() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+BEGIN
+  UPDATE fleet.control SET paused = NEW.paused, changed_at = NEW.changed_at, changed_by = NEW.changed_by;
+  RETURN CASE WHEN NOT FOUND THEN NEW END;
+END $$;
+
+CREATE TRIGGER control_is_replaced BEFORE INSERT ON fleet.control
+FOR EACH ROW EXECUTE FUNCTION fleet.replace_control();
+
 -- Who each registered worker is. The controller follows a worker only by what is recorded here.
 CREATE TABLE fleet.identities (
   nodeid integer NOT NULL,
@@ -64,3 +75,8 @@ CREATE TABLE fleet.removed (
   cleaned_at timestamptz,
   CONSTRAINT removed_pkey PRIMARY KEY (system_identifier)
 );
+
+-- pg_dump keeps what an operator has decided. Identities belong to nodeids, which a dump does not carry:
+-- whoever is registered anew is seen anew. Events and recall are what was, elsewhere.
+SELECT pg_catalog.pg_extension_config_dump('fleet.control', '');
+SELECT pg_catalog.pg_extension_config_dump('fleet.removed', '');

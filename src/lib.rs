@@ -70,6 +70,10 @@ pub extern "C-unwind" fn _PG_init() {
     settings::define(preloaded);
     if preloaded {
         board::reserve();
+    }
+    // Nothing may be connected to a server that pg_upgrade works on, nor change it.
+    // SAFETY: a flag of the postmaster's command line.
+    if preloaded && !unsafe { pg_sys::IsBinaryUpgrade } {
         worker::register::controller();
         http::worker::register();
     }

@@ -6,6 +6,7 @@ pub mod process;
 pub mod session;
 pub(crate) mod spec;
 pub(crate) mod template;
+mod upgrade;
 
 pub use process::{Shutdown, kill_all};
 pub use session::{Row, Session, SqlError};

@@ -35,6 +35,7 @@ mod stopping;
 mod strangers;
 mod strangers_computing;
 mod suite;
+mod upgrades;
 mod vector_builds;
 mod vector_cluster;
 mod vector_indexes;
@@ -74,6 +75,7 @@ fn main() {
         odd::suite(),
         hanging::suite(),
         holders::suite(),
+        upgrades::suite(),
         http::suite(),
         lifecycle::suite(),
         lifecycle_failover::suite(),
