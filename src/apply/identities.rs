@@ -15,9 +15,11 @@ pub fn record(
     mark: Option<&Mark>,
     lacks: u64,
 ) -> Result<(), Error> {
+    // Not one that is only promoted: its source, of which it was a clone, may be the removed one.
     Spi::run_with_args(
-        "DELETE FROM fleet.removed WHERE system_identifier OPERATOR(pg_catalog.=) $1",
-        &[lineage.system_identifier.into()],
+        "DELETE FROM fleet.removed WHERE system_identifier OPERATOR(pg_catalog.=) $1
+         AND NOT EXISTS (SELECT FROM fleet.identities i WHERE i.nodeid OPERATOR(pg_catalog.=) $2)",
+        &[lineage.system_identifier.into(), nodeid.into()],
     )?;
     Ok(Spi::run_with_args(
         "INSERT INTO fleet.identities AS known

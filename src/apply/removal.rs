@@ -3,11 +3,12 @@
 //! Must not take anything out that still holds a shard, nor wait without a deadline for what others
 //! hold a lock on meanwhile.
 
-use super::pause;
+use super::{identities, pause};
 use crate::backend::catalog::{self, read_one};
 use crate::backend::signals::{self, StatementDeadline};
 use crate::error::Error;
 use crate::observe::{coordinator, holders};
+use decide::configuration::cleanup::Leftovers;
 use decide::membership::cause::{Cause, Holder, describe};
 use decide::membership::coordinator::DistNode;
 use decide::node::Node;
@@ -56,6 +57,15 @@ pub fn find(nodename: &str, nodeport: i32) -> Result<Option<Leaving>, Error> {
             .any(|other| other.groupid != row.groupid && takes_shards(other)),
         is_job_running: coordinator.citus.as_ref().is_some_and(|citus| citus.is_job_running),
     }))
+}
+
+/// Those of these nodes that Citus sends every change of the metadata to, and whose servers are known.
+pub fn with_metadata(nodeids: Vec<i32>) -> Result<Vec<i32>, Error> {
+    let statement = "SELECT COALESCE(pg_catalog.json_agg(d.nodeid), '[]')::pg_catalog.text
+         FROM pg_catalog.pg_dist_node d
+         JOIN fleet.identities i ON i.nodeid OPERATOR(pg_catalog.=) d.nodeid
+         WHERE d.isactive AND d.hasmetadata AND d.nodeid OPERATOR(pg_catalog.=) ANY ($1)";
+    as_it_is_now(|| catalog::value(statement, &[nodeids.into()]))
 }
 
 /// What a node holds, apart from reference tables, which every node has.
@@ -175,14 +185,15 @@ fn still_used(time: Duration, by: Option<&[InTheWay]>) -> Error {
 
 /// Takes the node out of the metadata and records it as removed, in the caller's transaction; false
 /// where its identity was never known, so that nothing could be recorded. Its own metadata is taken
-/// away only where `answers`: the server at its address is known to be it.
+/// away only where `answers`: the server at its address is known to be it. Nor is anything sent to other
+/// workers that do not answer as themselves: they get all metadata anew once they do.
 ///
 /// Errors: 55000 once the fleet is paused; 42704 when the node is gone; 55P03 after the deadline.
-pub fn remove(node: &Leaving, answers: bool) -> Result<bool, Error> {
+pub fn remove(node: &Leaving, answers: bool, silent: &[i32]) -> Result<bool, Error> {
     let started = Instant::now();
     PgTryBuilder::new(AssertUnwindSafe(|| {
         let _deadline = StatementDeadline::start(DEADLINE);
-        take_out(node, answers)
+        take_out(node, answers, silent)
     }))
     .catch_when(PgSqlErrorCode::ERRCODE_QUERY_CANCELED, |cause| {
         if started.elapsed() >= DEADLINE {
@@ -194,7 +205,7 @@ pub fn remove(node: &Leaving, answers: bool) -> Result<bool, Error> {
     .execute()
 }
 
-fn take_out(node: &Leaving, answers: bool) -> Result<bool, Error> {
+fn take_out(node: &Leaving, answers: bool, silent: &[i32]) -> Result<bool, Error> {
     pause::hold_off()?;
     // The node may have moved since it was looked up: nobody moves it now.
     Spi::run("LOCK TABLE pg_catalog.pg_dist_node IN EXCLUSIVE MODE")?;
@@ -220,15 +231,59 @@ fn take_out(node: &Leaving, answers: bool) -> Result<bool, Error> {
         "DELETE FROM pg_catalog.pg_dist_cleanup c WHERE c.node_group_id OPERATOR(pg_catalog.=) $1",
         &[node.groupid.into()],
     )?;
-    Spi::run_with_args(
-        "SELECT pg_catalog.stop_metadata_sync_to_node($1, $2, $3)",
-        &[nodename.as_str().into(), nodeport.into(), answers.into()],
-    )?;
+    for nodeid in silent {
+        leave_out(*nodeid)?;
+    }
+    let nodeport = if answers {
+        Spi::run_with_args(
+            "SELECT pg_catalog.stop_metadata_sync_to_node($1, $2, true)",
+            &[nodename.as_str().into(), nodeport.into()],
+        )?;
+        nodeport
+    } else {
+        unreach(node.nodeid)?;
+        Some(UNREACHABLE_PORT)
+    };
     Spi::run_with_args(
         "SELECT pg_catalog.citus_remove_node($1, $2)",
         &[nodename.as_str().into(), nodeport.into()],
     )?;
     Ok(is_recorded == Some(true))
+}
+
+/// libpq refuses it without a question to DNS or to the network.
+const UNREACHABLE_PORT: i32 = 0;
+
+/// Gives a node that is about to go a port at which nobody can be: Citus 14.1 and later tell whoever
+/// answers at its address that it is no worker any more, and wait for one that does not.
+fn unreach(nodeid: i32) -> Result<(), Error> {
+    Ok(Spi::run_with_args(
+        "UPDATE pg_catalog.pg_dist_node SET nodeport = $2, hasmetadata = false, metadatasynced = false
+         WHERE nodeid OPERATOR(pg_catalog.=) $1",
+        &[nodeid.into(), UNREACHABLE_PORT.into()],
+    )?)
+}
+
+/// Keeps a change of the metadata from a node whose server cannot take it, or is another one. It counts as
+/// disabled by the fleet, which activates it, with all metadata, when its own server is back in order.
+fn leave_out(nodeid: i32) -> Result<(), Error> {
+    Spi::run_with_args(
+        "UPDATE pg_catalog.pg_dist_node SET hasmetadata = false, metadatasynced = false
+         WHERE nodeid OPERATOR(pg_catalog.=) $1",
+        &[nodeid.into()],
+    )?;
+    identities::set_disabled(nodeid, true)
+}
+
+/// Shards that were moved away from nodes other than this one and wait to be dropped there.
+pub fn leftovers(groupid: i32) -> Result<Leftovers, Error> {
+    let statement = "SELECT pg_catalog.json_build_object(
+           'version', (SELECT e.extversion FROM pg_catalog.pg_extension e
+                       WHERE e.extname OPERATOR(pg_catalog.=) 'citus'),
+           'count', (SELECT pg_catalog.count(*) FROM pg_catalog.pg_dist_cleanup c
+                     WHERE c.object_type OPERATOR(pg_catalog.=) 1
+                       AND c.node_group_id OPERATOR(pg_catalog.<>) $1))::pg_catalog.text";
+    as_it_is_now(|| catalog::value(statement, &[groupid.into()]))
 }
 
 /// Lets a removed server join again: the one that was removed last under that name, or that

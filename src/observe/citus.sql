@@ -35,6 +35,9 @@ SELECT pg_catalog.json_build_object(
       'isactive', d.isactive, 'hasmetadata', d.hasmetadata, 'metadatasynced', d.metadatasynced,
       'is_primary', d.noderole::pg_catalog.text OPERATOR(pg_catalog.=) 'primary',
       'shouldhaveshards', d.shouldhaveshards,
+      -- Columns that Citus has from 13.2 on.
+      'clone_of', CASE WHEN (pg_catalog.to_jsonb(d) OPERATOR(pg_catalog.->>) 'nodeisclone')::pg_catalog.bool THEN
+        (pg_catalog.to_jsonb(d) OPERATOR(pg_catalog.->>) 'nodeprimarynodeid')::pg_catalog.int4 END,
       'is_being_removed', d.nodeid OPERATOR(pg_catalog.=) ANY (SELECT r.nodeid FROM removals r),
       'placements', CASE WHEN NOT d.shouldhaveshards AND d.groupid OPERATOR(pg_catalog.<>) 0 THEN
         (SELECT pg_catalog.count(*) FROM placements p WHERE p.groupid OPERATOR(pg_catalog.=) d.groupid) END,

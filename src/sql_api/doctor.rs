@@ -2,6 +2,7 @@
 //! controller saw last. No network.
 //! Must not judge.
 
+use crate::apply::removal;
 use crate::backend::catalog::{is_installed, read_one, setting, value};
 use crate::board;
 use crate::board::report::Complaint;
@@ -114,6 +115,9 @@ fn controller() -> Result<Option<String>, Error> {
     })
 }
 
+/// Of which no node is: leftovers on every node count.
+const NO_GROUP: i32 = -1;
+
 fn citus(complaint: Option<Complaint>) -> Result<Option<CitusSettings>, Error> {
     if !is_installed(c"citus") {
         return Ok(None);
@@ -130,6 +134,7 @@ fn citus(complaint: Option<Complaint>) -> Result<Option<CitusSettings>, Error> {
         coordinator_host_complaint: complaint.and_then(|c| c.reason.zip(c.remedy)),
         local_hostname: setting(c"citus.local_hostname"),
         node_conninfo: setting(c"citus.node_conninfo"),
+        leftovers: removal::leftovers(NO_GROUP)?,
         output_plugin_libraries: read_one(
             "SELECT s.setting FROM pg_catalog.pg_settings s
              WHERE s.name OPERATOR(pg_catalog.=) 'output_plugin_libraries'",

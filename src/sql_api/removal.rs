@@ -32,6 +32,9 @@ pub fn remove(nodename: &str, nodeport: i32, transfer: Option<&str>) -> Result<(
                 return Err(Error::NowhereToGo(name));
             }
             removal::wait_for_others(&node, false)?;
+            if let Some(risk) = removal::leftovers(node.groupid)?.risk() {
+                warning!("{risk}");
+            }
             notice!("moving the shards of {name} to the other nodes");
             removal::drain(nodename, nodeport, mode)?;
             // It may have taken hours.
@@ -47,7 +50,7 @@ pub fn remove(nodename: &str, nodeport: i32, transfer: Option<&str>) -> Result<(
         return Err(Error::HoldsRemains(name));
     }
     removal::wait_for_others(&node, look.is_itself)?;
-    let is_recorded = removal::remove(&node, look.is_itself)?;
+    let is_recorded = removal::remove(&node, look.is_itself, &look.silent)?;
     wake_controller_after_commit();
     match (is_recorded, look.is_itself) {
         (true, true) => {
@@ -84,6 +87,8 @@ struct Look {
     reason: String,
     /// The server at its address is known to be this worker.
     is_itself: bool,
+    /// The other workers that Citus sends metadata to, and of which that is not known.
+    silent: Vec<i32>,
 }
 
 impl Look {
@@ -105,8 +110,14 @@ fn look_again(nodeid: i32) -> Result<Look, Error> {
     let text =
         |key: &str| worker.and_then(|worker| worker[key].as_str()).unwrap_or_default().to_owned();
     let state = text("state");
-    let is_itself = matches!(state.as_str(), "active" | "removing");
-    Ok(Look { is_itself, reason: text("reason"), state })
+    let answers = |state: &str| matches!(state, "active" | "removing");
+    let is_silent = |other: &&serde_json::Value| {
+        let state = other["state"].as_str().unwrap_or_default();
+        other["nodeid"] != nodeid && !answers(state)
+    };
+    let silent = workers.iter().filter(is_silent).filter_map(|other| other["nodeid"].as_i64());
+    let silent = removal::with_metadata(silent.filter_map(|id| i32::try_from(id).ok()).collect())?;
+    Ok(Look { is_itself: answers(&state), reason: text("reason"), state, silent })
 }
 
 fn require_not_paused() -> Result<(), Error> {

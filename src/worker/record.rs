@@ -47,7 +47,7 @@ pub fn record(
     // Whoever has activated a worker has taken it over: its next disabling is not the fleet's.
     let taken_over: Vec<i32> = coordinator
         .worker_rows()
-        .filter(|row| row.isactive)
+        .filter(|row| row.isactive && row.hasmetadata)
         .filter(|row| coordinator.identities.get(&row.nodeid).is_some_and(|i| i.disabled_by_fleet))
         .map(|row| row.nodeid)
         .collect();

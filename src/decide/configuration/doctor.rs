@@ -1,6 +1,9 @@
 //! Owns the checks of `fleet.doctor()`: configuration in, findings out.
 //! Must not read a setting or a catalog; `sql_api::doctor` collects them.
 
+pub use super::advice::{Advice, Severity};
+use super::advice::{error, ok, warning};
+use super::cleanup::Leftovers;
 use std::net::SocketAddr;
 
 /// What the checks look at.
@@ -56,51 +59,9 @@ pub struct CitusSettings {
     pub coordinator_host_complaint: Option<(String, String)>,
     pub local_hostname: String,
     pub node_conninfo: String,
+    pub leftovers: Leftovers,
     /// None where this PostgreSQL lets every library decode.
     pub output_plugin_libraries: Option<String>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Severity {
-    Ok,
-    Warning,
-    Error,
-}
-
-impl Severity {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Warning => "warning",
-            Self::Error => "error",
-        }
-    }
-}
-
-/// One row of `fleet.doctor()`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Advice {
-    pub check: &'static str,
-    pub status: Severity,
-    pub finding: String,
-    pub remedy: Option<String>,
-}
-
-fn ok(check: &'static str, finding: impl Into<String>) -> Advice {
-    Advice { check, status: Severity::Ok, finding: finding.into(), remedy: None }
-}
-
-fn warning(check: &'static str, finding: impl Into<String>, remedy: impl Into<String>) -> Advice {
-    Advice {
-        check,
-        status: Severity::Warning,
-        finding: finding.into(),
-        remedy: Some(remedy.into()),
-    }
-}
-
-fn error(check: &'static str, finding: impl Into<String>, remedy: impl Into<String>) -> Advice {
-    Advice { check, status: Severity::Error, finding: finding.into(), remedy: Some(remedy.into()) }
 }
 
 /// Runs every check; one that has nothing to complain of says so too.
@@ -113,6 +74,7 @@ pub fn examine(facts: &Configuration) -> Vec<Advice> {
                 local_hostname(citus, facts),
                 sslmode(citus, facts),
                 output_plugins(citus),
+                citus.leftovers.advice(),
             ]);
         }
         None => findings.push(warning(

@@ -2,6 +2,8 @@
 //! said about it.
 //! Must not know what the fleet looks like at the moment.
 
+pub mod advice;
+pub mod cleanup;
 pub mod doctor;
 pub mod names;
 pub mod networks;

@@ -23,6 +23,8 @@ pub struct DistNode {
     /// `noderole`: false for secondaries and for clones.
     pub is_primary: bool,
     pub shouldhaveshards: bool,
+    /// The node that it is a clone of, and not promoted yet (`citus_add_clone_node`).
+    pub clone_of: Option<i32>,
     /// A session is in `fleet.remove_worker` for it.
     pub is_being_removed: bool,
     /// Placements of distributed tables that it still holds; counted only where it takes no more.
@@ -147,6 +149,19 @@ impl Coordinator {
     /// The coordinator's own row of `pg_dist_node`.
     pub fn own_row(&self) -> Option<&DistNode> {
         self.nodes().iter().find(|node| node.groupid == 0 && node.is_primary)
+    }
+
+    /// The row of a clone that is known by this name, or by this address, and port.
+    pub fn clone_at(&self, name: &str, at: SocketAddr) -> Option<&DistNode> {
+        let is_it = |row: &&DistNode| {
+            row.port() == Some(at.port())
+                && (row.nodename == name || row.nodename == at.ip().to_string())
+        };
+        self.clone_rows().find(is_it)
+    }
+
+    pub fn clone_rows(&self) -> impl Iterator<Item = &DistNode> {
+        self.nodes().iter().filter(|node| node.clone_of.is_some())
     }
 
     /// The primaries of all other groups.

@@ -31,6 +31,8 @@ pub struct Newcomer<'a> {
     pub twin: Option<Twin>,
     /// The row of `pg_dist_node` that has its name and port.
     pub holder: Option<i32>,
+    /// The row of `pg_dist_node` by which it is a clone.
+    pub clone: Option<&'a DistNode>,
     /// Looked for only where nothing else keeps it from being registered, as the next one is.
     pub hindrance: Option<Hindrance>,
     /// What it said is too old to act on.
@@ -183,6 +185,11 @@ impl<'a> Newcomer<'a> {
     /// The registered worker that it has the system identifier of, and how it stands to what was recorded.
     pub fn kin(&self) -> Option<(&'a Server, &'a DistNode, &'a Record, Descent)> {
         let server = self.server().filter(|server| !server.in_recovery && self.bar.is_none())?;
+        // A source that was removed after its clone was promoted is left behind, and meant to be; a clone
+        // in its promotion has a row of its own.
+        if self.removed().is_some() || self.clone.is_some() {
+            return None;
+        }
         let is_it = |known: &Identity| known.record.system_identifier == server.system_identifier;
         let mut known = self.coordinator.identities.iter();
         let (nodeid, known) = known.find(|(_, known)| is_it(known))?;

@@ -3,9 +3,11 @@
 
 use super::candidate::Candidate;
 use super::change::{Change, Subject};
+use super::coordinator::Identity;
 use super::endpoint::Endpoint;
 use super::evidence::{Bar, Hindrance, Newcomer, Twin, bar};
 use super::follow::{Followed, follow, without_collisions};
+use super::lineage::Descent;
 use super::observation::{Observation, Sighting};
 use super::plan::{Plan, Worker};
 use super::registered::Registered;
@@ -43,6 +45,7 @@ pub fn plan(seen: &Observation<'_>, policy: &Policy) -> Plan {
         planner.candidate(candidate);
     }
     planner.removed_servers();
+    planner.clones();
     rebalance::rebalance(&view, &registered, &mut planner.plan);
     hanging::hold_back(&view, &mut planner.plan);
     planner.plan
@@ -184,11 +187,13 @@ impl<'a> Planner<'a> {
             return;
         };
         let nodename = self.nodename(candidate);
+        let clone = self.view.seen.coordinator.clone_at(&nodename, at);
+        let node = clone.map(|row| (row.nodeid, row.groupid));
         let verdict = self.judge(at, nodename.clone(), bar, twin);
         self.list(
             (nodename, at.port().into()),
             Some(at),
-            None,
+            node,
             Some(candidate.source.clone()),
             verdict,
         );
@@ -208,6 +213,7 @@ impl<'a> Planner<'a> {
             .filter(|row| row.nodename == nodename && row.port() == Some(at.port()))
             .map(|row| row.nodeid)
             .next();
+        let clone = seen.coordinator.clone_at(&nodename, at);
         let mut it = Newcomer {
             at,
             nodename,
@@ -216,6 +222,7 @@ impl<'a> Planner<'a> {
             bar,
             twin,
             holder,
+            clone,
             hindrance: None,
             is_stale: false,
         };
@@ -279,7 +286,15 @@ impl<'a> Planner<'a> {
         let seen = self.view.seen;
         let Some(here) = seen.sighting(at).filter(|_| may_connect) else { return Ok(None) };
         let identifier = here.server.system_identifier;
-        if identifier == seen.coordinator.system_identifier || here.server.in_recovery {
+        let lineage = here.server.lineage();
+        let is_past = |known: &Identity| {
+            known.record.system_identifier == identifier
+                && known.record.descent(&lineage) == Descent::LeftBehind
+        };
+        if identifier == seen.coordinator.system_identifier
+            || here.server.in_recovery
+            || seen.coordinator.identities.values().any(is_past)
+        {
             return Ok(None);
         }
         let workers = self.registered.iter().filter_map(|known| known.sighting);
@@ -324,6 +339,17 @@ impl<'a> Planner<'a> {
             .name(candidate)
             .filter(|name| !is_taken(name))
             .unwrap_or_else(|| candidate.endpoint.ip().to_string())
+    }
+
+    /// Clones that no source names.
+    fn clones(&mut self) {
+        for row in self.view.seen.coordinator.clone_rows() {
+            if self.plan.workers.iter().all(|worker| worker.nodeid != Some(row.nodeid)) {
+                let name = (row.nodename.clone(), row.nodeport);
+                let node = Some((row.nodeid, row.groupid));
+                self.list(name, None, node, None, situations::of_clone(row));
+            }
+        }
     }
 
     /// Removed servers that are to be cleaned and that no source names any more.

@@ -6,7 +6,7 @@ use super::change::{Change, Subject};
 use super::coordinator::DistNode;
 use super::plan::{Plan, Worker};
 use super::registered::Registered;
-use super::situations::{self, HOLDS_NO_SHARDS, Row, SHARDS_ARE_MOVED};
+use super::situations::{self, CLONE, HOLDS_NO_SHARDS, Row, SHARDS_ARE_MOVED};
 use super::state::State;
 use super::view::View;
 
@@ -50,7 +50,9 @@ fn not_now(
     let builds_at = |known: &Registered<'_>| {
         known.sighting.is_some_and(|sighting| sighting.server.index_builds > 0)
     };
-    let sick = |worker: &&Worker| worker.nodeid.is_some() && worker.state != State::Active;
+    let sick = |worker: &&Worker| {
+        worker.nodeid.is_some() && worker.state != State::Active && worker.code != CLONE
+    };
     let just = |why: String| Some((why, None));
     if let Some(withheld) = view.withheld(Subject::Shards) {
         let why = situations::of_hindrance(&withheld);

@@ -3,6 +3,7 @@
 
 use super::candidate::Candidate;
 use super::change::Subject;
+use super::coordinator::Coordinator;
 use super::evidence::{Hindrance, bar};
 use super::observation::{Observation, Sighting};
 use crate::configuration::policy::Policy;
@@ -19,12 +20,19 @@ pub struct View<'a> {
     stop: Option<Hindrance>,
 }
 
+/// A clone is promoted by Citus, for its own group, while the server that it is one of runs.
+fn is_clone(candidate: &Candidate, coordinator: &Coordinator) -> bool {
+    let name = candidate.given.as_ref().map(ToString::to_string).unwrap_or_default();
+    coordinator.clone_at(&name, candidate.endpoint).is_some()
+}
+
 impl<'a> View<'a> {
     pub fn new(seen: &'a Observation<'a>, policy: &'a Policy, stop: Option<Hindrance>) -> Self {
         let mut by_identity: BTreeMap<i64, Vec<&Candidate>> = BTreeMap::new();
         for candidate in seen.candidates {
             if let Some(sighting) = seen.sighting(candidate.endpoint)
                 && bar(candidate, seen.coordinator, policy).is_none()
+                && !is_clone(candidate, seen.coordinator)
             {
                 by_identity.entry(sighting.server.system_identifier).or_default().push(candidate);
             }

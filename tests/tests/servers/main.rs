@@ -2,6 +2,7 @@
 //! lists; what a machine lacks is reported as ignored, by name and with the reason.
 
 mod allowed;
+mod clones;
 mod commands;
 mod compose;
 mod controller;
@@ -27,6 +28,7 @@ mod probe;
 mod rebalance;
 mod registration;
 mod removal;
+mod removal_faults;
 mod resolver;
 mod search_options;
 mod settings;
@@ -75,6 +77,8 @@ fn main() {
         odd::suite(),
         hanging::suite(),
         holders::suite(),
+        removal_faults::suite(),
+        clones::suite(),
         upgrades::suite(),
         http::suite(),
         lifecycle::suite(),

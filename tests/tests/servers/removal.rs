@@ -35,7 +35,7 @@ pub fn suite() -> Vec<Test> {
 /// How long draining a few small shards may take on a slow machine.
 const DRAINED: Duration = Duration::from_secs(120);
 
-fn call(worker: &Server) -> String {
+pub fn call(worker: &Server) -> String {
     format!("SELECT fleet.remove_worker('{}', {})", worker.address, worker.port)
 }
 
@@ -84,7 +84,7 @@ fn assert_gone(cluster: &Cluster, nodeid: &str) {
 }
 
 /// What is left of the cluster on a server: relations of users, and Citus's metadata.
-fn traces(server: &Server) -> Result<(), String> {
+pub fn traces(server: &Server) -> Result<(), String> {
     let sql = "
         SELECT 'relation ' || c.oid::regclass AS trace FROM pg_class c
         WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p')

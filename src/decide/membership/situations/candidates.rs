@@ -6,15 +6,18 @@ use super::logins::of_login;
 use super::row::WayOut::{Do, Tell, Wait};
 use super::row::When::{Candidate, Compared};
 use super::row::{Facts, ROW, Row, given};
-use crate::membership::coordinator::Removed;
+use crate::membership::coordinator::{DistNode, Removed};
 use crate::membership::evidence::{Bar, Newcomer, Twin};
 use crate::membership::server::{ExtensionState, Membership, Server};
 use crate::membership::state::Action;
 use crate::membership::state::State::{
     Active, Conflict, Discovered, Ready, Refused, Removed as Out, Standby,
 };
+use crate::membership::verdict::Verdict;
 use crate::node::literal;
 
+/// Citus has registered it beside its source.
+pub const CLONE: &str = "clone";
 /// The plan registers it.
 pub const REGISTERING: &str = "registering";
 /// The plan drops what Citus has left on it.
@@ -65,6 +68,19 @@ pub(super) const TABLE: &[Row] = &[
         cause: "A source has just named it.",
         way_out: Wait("it answers, or the probe's deadline is over"),
         ..SEEN
+    },
+    // It has the system identifier of its source, for good: that one's fate is not its own.
+    Row {
+        code: CLONE,
+        state: Standby,
+        action: Action::None,
+        when: &[Candidate(|it| it.server().and(it.clone).map(of_source))],
+        reason: "it is node {node}, a clone of node {source}",
+        cause: "citus_add_clone_node has registered it. It is listed without a source, too, and not probed then.",
+        way_out: Do(
+            "Nothing to do: SELECT citus_promote_clone_and_rebalance({node}); makes it a worker.",
+        ),
+        next: Some(Active),
     },
     // DNS keeps a name for a while: that is no alarm.
     Row {
@@ -368,6 +384,16 @@ pub const CLEANING_WAITS: Row = Row {
     next: Some(Out),
     ..OUT
 };
+fn of_source(row: &DistNode) -> Facts {
+    let source = row.clone_of.unwrap_or_default().to_string();
+    vec![("node", row.nodeid.to_string()), ("source", source)]
+}
+
+/// A clone that nobody has probed.
+pub fn of_clone(row: &DistNode) -> Verdict {
+    let is_it = |it: &&Row| it.code == CLONE;
+    TABLE.iter().find(is_it).unwrap_or(&ROW).verdict(&of_source(row))
+}
 
 /// Nothing hinders its registration.
 fn is_free(it: &Newcomer<'_>) -> Option<bool> {

@@ -6,7 +6,7 @@ use super::row::When::{AtHome, Candidate, Worker};
 use super::row::{Facts, ROW, Row};
 use super::workers::name;
 use crate::membership::coordinator::DistNode;
-use crate::membership::evidence::{AtHome as There, Newcomer};
+use crate::membership::evidence::{AtHome as There, Newcomer, Twin};
 use crate::membership::lineage::{Descent, Record};
 use crate::membership::server::Server;
 use crate::membership::state::State::{Active, Conflict, Standby};
@@ -48,7 +48,11 @@ pub(super) const TABLE: &[Row] = &[
     Row {
         code: "parted",
         when: &[
-            Candidate(|it| of_candidate(it, |descent| matches!(descent, Descent::Parted { .. }))),
+            // Beside its worker, which runs, it is a copy, and called one.
+            Candidate(|it| {
+                of_candidate(it, |descent| matches!(descent, Descent::Parted { .. }))
+                    .filter(|_| !matches!(it.twin, Some(Twin::Runs(_))))
+            }),
             AtHome(|it| of_worker(it, |descent| matches!(descent, Descent::Parted { .. }))),
         ],
         reason: "the server there does not go on from what was seen of this worker: it parted at {at}, timeline {timeline}, and lacks {lacks} bytes of WAL that were seen after that (timeline {newest}, up to {seen})",

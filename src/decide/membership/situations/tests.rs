@@ -189,6 +189,10 @@ const CASES: &[Case] = &[
     }),
     ("network_not_allowed", "8.8.8.8", || fleet().candidate("8.8.8.8")),
     ("not_asked_yet", "10.0.0.9", || fleet().candidate("10.0.0.9")),
+    ("clone", "10.0.0.9", || {
+        let row = DistNode { clone_of: Some(2), is_primary: false, ..row(5, "10.0.0.9") };
+        w2(member(2, 12)).row(row, &[]).server("10.0.0.9", member(2, 12))
+    }),
     ("removed_gone", "10.0.0.9", || removed(true, server(9)).down("10.0.0.9")),
     ("compared", "10.0.0.9", || joining().aged("10.0.0.9", 3.0).server("10.0.0.8", clone_of(9))),
     ("copy", "10.0.0.9", || joining().server("10.0.0.8", clone_of(9))),

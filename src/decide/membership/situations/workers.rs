@@ -54,9 +54,12 @@ pub(super) const TABLE: &[Row] = &[
         code: "back",
         state: Inactive,
         action: Action::Reactivate,
-        when: &[Worker(|it| given(!it.row.isactive && it.disabled_by_fleet() && it.is_well))],
+        when: &[Worker(|it| {
+            let is_out = !it.row.isactive || !it.row.hasmetadata;
+            given(is_out && it.disabled_by_fleet() && it.is_well)
+        })],
         reason: "it was absent and is back",
-        cause: "citus_fleet.on_absent had it disabled, and its server answers again.",
+        cause: "citus_fleet.on_absent had it disabled, or another worker was removed while it did not answer; its server answers again.",
         way_out: Wait("Citus has activated it"),
         ..ROW
     },

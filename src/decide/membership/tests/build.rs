@@ -125,6 +125,7 @@ pub fn row(nodeid: i32, nodename: &str) -> DistNode {
         metadatasynced: true,
         is_primary: true,
         shouldhaveshards: true,
+        clone_of: None,
         is_being_removed: false,
         placements: None,
         waits_for_shards: false,
