@@ -31,7 +31,7 @@ pub struct Outcome {
 
 /// Why a change was not made, and what kept it from being made.
 pub struct Failure {
-    error: Error,
+    pub error: Error,
     pub cause: Cause,
 }
 

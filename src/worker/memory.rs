@@ -331,7 +331,7 @@ impl Memory {
             Err(failure) => {
                 let subject = change.subject();
                 let what = change.to_string();
-                let (reason, cause) = (failure.to_string(), failure.cause.clone());
+                let (reason, cause) = (failure.error.to_string(), failure.cause.clone());
                 let before = self.failures.get(&subject);
                 let before = before.filter(|before| before.has_hung() == cause.is_hang());
                 let attempts = before.map_or(0, |before| before.attempts) + 1;

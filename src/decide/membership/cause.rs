@@ -46,14 +46,6 @@ impl Cause {
     pub fn is_hang(&self) -> bool {
         matches!(self, Self::Hung(_))
     }
-
-    /// The same, without the rest that it takes.
-    pub fn forgiven(self) -> Self {
-        match self {
-            Self::Hung(hang) => Self::Hung(Hang { took: Duration::ZERO, ..hang }),
-            cause => cause,
-        }
-    }
 }
 
 impl fmt::Display for Holder {

@@ -25,14 +25,13 @@ impl ChangeFailure {
         self.cause.is_hang()
     }
 
-    /// The same, as long ago as can be.
+    /// The same, for somebody who wants another attempt now.
     pub fn forgiven(self) -> Self {
-        Self {
-            failed_at: Duration::ZERO,
-            retry_at: Duration::ZERO,
-            cause: self.cause.forgiven(),
-            ..self
-        }
+        Self { retry_at: Duration::ZERO, ..self }
+    }
+
+    pub fn is_forgiven(&self) -> bool {
+        self.retry_at.is_zero()
     }
 }
 

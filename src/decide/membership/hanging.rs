@@ -61,10 +61,12 @@ fn last_hang<'a>(view: &View<'a>, change: &Change) -> Option<&'a ChangeFailure> 
     matches!(failure.cause, Cause::Hung(_)).then_some(failure)
 }
 
-/// When the server that hung had done so, and for how long, where it is known to be the one.
+/// When the server that hung had done so, and for how long, where it is known to be the one, and is to rest.
 fn known_hang(failure: &ChangeFailure) -> Option<(Duration, Duration)> {
     match failure.cause {
-        Cause::Hung(Hang { took, is_known: true }) => Some((failure.failed_at, took)),
+        Cause::Hung(Hang { took, is_known: true }) if !failure.is_forgiven() => {
+            Some((failure.failed_at, took))
+        }
         _ => None,
     }
 }

@@ -127,13 +127,16 @@ pub(super) const TABLE: &[Row] = &[
     row(
         "lock_held",
         &[When::Hindrance(|it| match it {
-            It::Failed { attempts, cause: Cause::Locked(holders), .. } if !holders.is_empty() => {
+            It::Failed { attempts, cause: Cause::Locked(holders), reason }
+                if !holders.is_empty() =>
+            {
                 let (who, ending) = describe(holders);
-                Some(vec![("attempts", attempts.to_string()), ("who", who), ("ending", ending)])
+                let failure = [("attempts", attempts.to_string()), ("failure", reason.clone())];
+                Some(failure.into_iter().chain([("who", who), ("ending", ending)]).collect())
             }
             _ => None,
         })],
-        "attempt {attempts} failed and is repeated: a lock that it needs is held by {who}",
+        "attempt {attempts} failed and is repeated: {failure}; the lock is held by {who}",
         "A session or a prepared transaction holds a lock on Citus's metadata, or on shards of the node.",
         Do("It goes on once that has ended. To end it: {ending}"),
     ),

@@ -45,6 +45,18 @@ fn one_at_a_time_has_its_turn_and_the_longest_waiting_first() {
     plan.at("10.0.0.8").is(State::Ready, &["hung for 15 s", "attempt 3"]);
 }
 
+#[test]
+fn whoever_asks_for_it_gets_an_attempt_of_one_at_once() {
+    let mut asked = hung(1, 2, true);
+    for failure in asked.failures.values_mut() {
+        *failure = failure.clone().forgiven();
+    }
+    let plan = asked.plan();
+    assert_eq!(plan.changes.len(), 1);
+    let held = plan.workers.iter().find(|worker| worker.code == "hangs_joining").unwrap();
+    held.is(State::Ready, &["hung for 15 s"]);
+}
+
 /// Of those of one transaction nobody knows which it was: each shows it alone.
 #[test]
 fn those_that_may_have_been_in_bad_company_are_tried_alone_and_soon() {
