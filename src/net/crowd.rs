@@ -7,7 +7,7 @@ use crate::backend::signals;
 use crate::error::Error;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use std::future::Future;
+use std::future::{Future, pending};
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, Runtime};
@@ -67,9 +67,22 @@ impl<'a, T> Crowd<'a, T> {
         }
     }
 
-    /// Does something else that talks to servers. `None` on a signal.
-    pub fn perform<O>(&self, work: impl Future<Output = O>) -> Option<O> {
-        run(&self.runtime, signals::interrupted, work)
+    /// Does something else that talks to servers, and hears whoever answers meanwhile. `None` on a signal.
+    pub fn perform<O>(&mut self, work: impl Future<Output = O>) -> Option<O> {
+        let (underway, answers) = (&mut self.underway, &mut self.answers);
+        let heard = async {
+            while let Some(answer) = underway.next().await {
+                answers.push(answer);
+            }
+            pending().await
+        };
+        let done = async {
+            tokio::select! {
+                done = work => done,
+                done = heard => done,
+            }
+        };
+        run(&self.runtime, signals::interrupted, done)
     }
 }
 

@@ -73,7 +73,7 @@ impl Network {
     /// Asks all sources, and where the given rows of `pg_dist_node` and the coordinator's own address
     /// lead. `None` on a signal.
     pub fn resolve(
-        &self,
+        &mut self,
         policy: &Policy,
         resolvers: &Resolvers,
         nodes: &[&DistNode],
@@ -153,7 +153,7 @@ impl Network {
     }
 
     /// Does something else that talks to a server. `None` on a signal.
-    pub fn perform<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+    pub fn perform<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
         self.crowd.perform(work)
     }
 

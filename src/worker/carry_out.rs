@@ -17,7 +17,7 @@ use futures_util::future::join_all;
 /// Makes the changes, each as far as it can be made. Those who want to join are looked at once more, and
 /// `wanted_still` says what is wanted by that. A signal leaves the rest for the next cycle.
 pub fn carry_out(
-    network: &Network,
+    network: &mut Network,
     prober: &Prober,
     changes: &[Change],
     wanted_still: impl FnOnce(Vec<Answered>) -> Vec<Change>,
@@ -42,7 +42,7 @@ pub fn carry_out(
 }
 
 /// Changes of registered workers: their servers are marked before their rows lead there.
-fn keep(network: &Network, credentials: &Credentials, changes: Vec<Change>) -> Vec<Outcome> {
+fn keep(network: &mut Network, credentials: &Credentials, changes: Vec<Change>) -> Vec<Outcome> {
     let marking = changes.iter().map(|change| mark(credentials, change));
     let Some(results) = network.perform(join_all(marking)) else { return Vec::new() };
     let (mut left, mut ready, mut outcomes) = (Marks::new(), Vec::new(), Vec::new());
@@ -85,7 +85,7 @@ async fn mark(credentials: &Credentials, change: &Change) -> Result<Option<(i32,
 
 /// Adds those that could be claimed and are still fit, under their claims.
 fn join(
-    network: &Network,
+    network: &mut Network,
     prober: &Prober,
     changes: Vec<Change>,
     wanted_still: impl FnOnce(Vec<Answered>) -> Vec<Change>,
@@ -125,7 +125,7 @@ async fn claim(prober: &Prober, change: &Change) -> Result<(Login, Answered), Er
 }
 
 /// Drops what removed servers have left.
-fn clean(network: &Network, credentials: &Credentials, changes: Vec<Change>) -> Vec<Outcome> {
+fn clean(network: &mut Network, credentials: &Credentials, changes: Vec<Change>) -> Vec<Outcome> {
     let dropping = changes.iter().map(|change| leftovers::drop_relations(credentials, change));
     let Some(results) = network.perform(join_all(dropping)) else { return Vec::new() };
     let cleaned = changes.into_iter().zip(results).map(|(change, result)| {

@@ -131,7 +131,7 @@ fn two_primaries_that_were_seen_together_stay_a_conflict() {
     assert_exact(&cluster.coordinator, last);
     // Also when the other one is back.
     copy.begin();
-    wait_for_code(&cluster, copy.address, "parted");
+    wait_for_code(&cluster, copy.address, "copy");
     stays_at(&cluster, &nodeid, old);
     wait_until_followed(&cluster, &nodeid, old);
 }

@@ -10,7 +10,7 @@ use crate::membership::evidence::Hindrance as It;
 use crate::membership::observation::Hold;
 use crate::membership::state::{Action, State};
 
-const OWN_ADDRESS: &str = "Set citus_fleet.coordinator_host to a name or an address of this server alone. Nothing is to be done on a server that is to become a worker of the coordinator there.";
+const OWN_ADDRESS: &str = "The row of this server in pg_dist_node and citus_fleet.coordinator_host both have to lead to it alone: SELECT citus_set_coordinator_host('<name of this host>', <port>); and the setting, where it is set. Nothing is to be done on a server that is to become a worker of the coordinator there.";
 
 /// Each is a row of one shape.
 const fn row(
