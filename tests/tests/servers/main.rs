@@ -32,6 +32,7 @@ mod removal_faults;
 mod resolver;
 mod search_options;
 mod settings;
+mod size;
 mod sql_surface;
 mod stopping;
 mod strangers;
@@ -66,6 +67,7 @@ fn main() {
         registration::suite(),
         commands::suite(),
         preflight::suite(),
+        size::suite(),
         allowed::suite(),
         controller::suite(),
         stopping::suite(),
