@@ -169,7 +169,7 @@ fn only_options_and_only_by_superusers() {
     for (arguments, state, word) in [
         ("'search_path', 'x'", "22023", "hnsw.ef_search"),
         ("'', 'x'", "22023", "hnsw.ef_search"),
-        ("NULL, NULL", "22023", "hnsw.ef_search"),
+        ("NULL, NULL", "22004", "Give it a value"),
         ("'hnsw.ef_search; SELECT 1', '1'", "22023", "hnsw.ef_search"),
         ("'hnsw.nonsense', '1'", "22023", "hnsw.ef_search"),
         ("'hnsw.ef_search', '0'", "22023", "1 .. 1000"),
