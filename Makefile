@@ -1,7 +1,7 @@
 # The front door: every target is one script, so that all of them can be read, and run, on their own.
 # PG_CONFIG=/path/to/pg_config chooses another PostgreSQL than the packaged version 17.
 
-.PHONY: help demo demo-stop test lint bench install image up scale-down clean
+.PHONY: help demo demo-stop test soak lint bench install image up scale-down clean
 
 IMAGE ?= citus_fleet:0.1.0-citus13.2-pg17
 
@@ -16,6 +16,9 @@ demo-stop: ## stop the demo and remove what it left
 
 test: ## run every test; the last line counts them
 	@scripts/test
+
+soak: ## let the nemesis play for TIME=10m, seed after seed, and print the one that fails
+	@scripts/soak $(TIME)
 
 lint: ## formatting, clippy, shellcheck and the rules of this code base
 	@scripts/lint

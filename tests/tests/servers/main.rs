@@ -21,6 +21,10 @@ mod lifecycle;
 mod lifecycle_absence;
 mod lifecycle_failover;
 mod lifecycle_faults;
+mod nemesis;
+mod nemesis_checker;
+mod nemesis_operator;
+mod nemesis_world;
 mod odd;
 mod patroni;
 mod preflight;
@@ -62,6 +66,7 @@ fn main() {
         harness::suite(),
         discovery::suite(),
         field::suite(),
+        nemesis::suite(),
         resolver::suite(),
         probe::suite(),
         registration::suite(),

@@ -1,0 +1,117 @@
+//! Owns the judgement after the nemesis: what the clients were promised, what there is, and what the
+//! fleet has said of the difference.
+//! Must not change anything.
+
+use crate::nemesis_world::World;
+use citus_fleet_tests::history::History;
+use std::collections::BTreeSet;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// The event is written after the change that it is about, in a transaction of its own.
+const GRACE: f64 = 3.0;
+
+/// What the fleet has said of rows that are not there any more: when, and how many bytes of WAL; none
+/// where an operator has accepted whatever is missing.
+#[derive(Debug)]
+struct Loss {
+    at: f64,
+    bytes: Option<u64>,
+}
+
+fn seconds(at: SystemTime) -> f64 {
+    at.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs_f64()
+}
+
+/// Everything that is wrong; nothing where all is well.
+pub fn check(world: &World, histories: &[History]) -> Vec<String> {
+    let coordinator = &world.cluster.coordinator;
+    let mut wrong = Vec::new();
+    let rows = coordinator.session().rows("SELECT id FROM items");
+    let found: BTreeSet<u64> =
+        rows.iter().map(|row| row["id"].parse().expect("a number")).collect();
+    if found.len() != rows.len() {
+        wrong.push(format!("{} rows with {} keys", rows.len(), found.len()));
+    }
+    for (node, history) in world.nodes.iter().zip(histories) {
+        let losses = losses(world, node);
+        let lost: Vec<(u64, f64)> = history
+            .acknowledged
+            .iter()
+            .filter(|(key, _)| !found.contains(key))
+            .map(|(key, at)| (*key, seconds(*at)))
+            .collect();
+        world.say(&format!(
+            "node {node}: {} rows acknowledged, {} of them lost, {} errors, {} reads missed; {losses:?}",
+            history.acknowledged.len(),
+            lost.len(),
+            history.errors,
+            history.misses.len()
+        ));
+        let unmeasured: Vec<&(u64, f64)> =
+            lost.iter().filter(|(_, at)| !losses.iter().any(|loss| loss.at > *at)).collect();
+        if let (Some(first), Some(last)) = (unmeasured.first(), unmeasured.last()) {
+            wrong.push(format!(
+                "node {node}: {} acknowledged rows are gone and no event has measured it, from key {} \
+                 (at {:.3}) to {} (at {:.3})",
+                unmeasured.len(),
+                first.0,
+                first.1,
+                last.0,
+                last.1
+            ));
+        }
+        for miss in &history.misses {
+            let (read, written) = (seconds(miss.at), seconds(history.acknowledged[&miss.key]));
+            let is_told = |loss: &Loss| loss.at > written && loss.at < read + GRACE;
+            if !losses.iter().any(is_told) {
+                let end = if found.contains(&miss.key) { "there" } else { "gone" };
+                wrong.push(format!(
+                    "node {node}: key {}, written at {written:.3}, was not read at {read:.3}; it is {end} \
+                     in the end",
+                    miss.key
+                ));
+            }
+        }
+    }
+    wrong.extend(rows_and_strangers(world));
+    wrong
+}
+
+fn losses(world: &World, node: &str) -> Vec<Loss> {
+    let sql = format!(
+        "SELECT extract(epoch FROM at) AS at, event, detail->>'lost_bytes' AS bytes FROM fleet.events
+         WHERE nodeid = {node} AND (event = 'accepted' OR (detail->>'lost_bytes')::int8 > 0)
+         ORDER BY id"
+    );
+    let rows = world.cluster.coordinator.session().rows(&sql);
+    rows.iter()
+        .map(|row| Loss {
+            at: row["at"].parse().expect("a time"),
+            bytes: row["bytes"].parse().ok(),
+        })
+        .collect()
+}
+
+fn rows_and_strangers(world: &World) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let shared = world.cluster.coordinator.session().rows(
+        "SELECT nodename, nodeport, count(*) FROM pg_dist_node GROUP BY 1, 2 HAVING count(*) > 1",
+    );
+    if !shared.is_empty() {
+        wrong.push(format!("two rows lead to one server: {shared:?}"));
+    }
+    let rows = world.cluster.nodes();
+    if rows.len() != world.nodes.len() {
+        wrong.push(format!("{} rows instead of {}: {rows:?}", rows.len(), world.nodes.len()));
+    }
+    let stranger = &world.stranger;
+    let theirs = stranger.try_value("SELECT string_agg(note, ' ') FROM items");
+    if theirs != Ok("mine".to_owned()) {
+        wrong.push(format!("the stranger's table holds {theirs:?}"));
+    }
+    let told = stranger.try_value("SELECT count(*) FROM pg_dist_node");
+    if told != Ok("0".to_owned()) {
+        wrong.push(format!("the stranger has {told:?} rows in pg_dist_node"));
+    }
+    wrong
+}
