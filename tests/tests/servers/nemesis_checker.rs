@@ -18,6 +18,15 @@ struct Loss {
     bytes: Option<u64>,
 }
 
+impl Loss {
+    fn told(&self) -> String {
+        match self.bytes {
+            Some(bytes) => format!("; {bytes} bytes lost at {:.3}", self.at),
+            None => format!("; accepted at {:.3}", self.at),
+        }
+    }
+}
+
 fn seconds(at: SystemTime) -> f64 {
     at.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs_f64()
 }
@@ -41,11 +50,12 @@ pub fn check(world: &World, histories: &[History]) -> Vec<String> {
             .map(|(key, at)| (*key, seconds(*at)))
             .collect();
         world.say(&format!(
-            "node {node}: {} rows acknowledged, {} of them lost, {} errors, {} reads missed; {losses:?}",
+            "node {node}: {} rows acknowledged, {} of them lost, {} errors, {} reads missed{}",
             history.acknowledged.len(),
             lost.len(),
             history.errors,
-            history.misses.len()
+            history.misses.len(),
+            losses.iter().map(Loss::told).collect::<String>()
         ));
         let unmeasured: Vec<&(u64, f64)> =
             lost.iter().filter(|(_, at)| !losses.iter().any(|loss| loss.at > *at)).collect();

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 const REFLECTION: Duration = Duration::from_secs(8);
 /// How long anything else may take to end by itself: the longest pause between attempts, and a change.
 const BY_ITSELF: Duration = Duration::from_secs(100);
+/// How long everything has to be in order before it counts: what is shown may be a cycle old.
+const STEADY: Duration = Duration::from_secs(4);
 /// For everything, the operator's work included.
 const WHOLE: Duration = Duration::from_secs(300);
 
@@ -22,6 +24,7 @@ pub fn end(world: &mut World) -> Result<(), String> {
     let started = Instant::now();
     let mut standing: Vec<Option<(String, Instant)>> = vec![None; world.nodes.len()];
     let mut refusals = vec![0; world.nodes.len()];
+    let mut in_order: Option<Instant> = None;
     loop {
         let mut all_active = true;
         for group in 0..world.nodes.len() {
@@ -51,7 +54,9 @@ pub fn end(world: &mut World) -> Result<(), String> {
                 return Err(format!("node {} stays {code}: {row:?}", world.nodes[group]));
             }
         }
-        if all_active {
+        if !all_active {
+            in_order = None;
+        } else if in_order.get_or_insert_with(Instant::now).elapsed() >= STEADY {
             return Ok(());
         }
         if started.elapsed() >= WHOLE {

@@ -174,10 +174,10 @@ impl World {
         Some(format!("kill {}", self.name(at)))
     }
 
-    /// A server that is stopped in peace waits for its standbys, and so for ever for one that hangs.
+    /// A server that is stopped in peace waits for its standbys and for Citus's daemon, which asks the
+    /// other workers; and so for ever while one hangs.
     fn shutdown(&mut self, at: usize) -> Shutdown {
-        let group = self.members[at].group;
-        let hangs = self.which(|it| it.group == group && it.condition == Condition::Frozen);
+        let hangs = self.which(|it| it.condition == Condition::Frozen);
         let how = if hangs.is_empty() { Shutdown::Fast } else { Shutdown::Immediate };
         self.members[at].server.stop(how);
         self.members[at].condition = Condition::Down;
