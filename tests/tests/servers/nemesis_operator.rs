@@ -73,10 +73,12 @@ fn heal(world: &mut World) {
         copy.stop(Shutdown::Immediate);
     }
     for at in 0..world.members.len() {
-        match world.members[at].condition {
+        let member = &mut world.members[at];
+        member.cut(false);
+        match member.condition {
             Condition::Up => {}
-            Condition::Frozen => world.thaw_member(at),
-            Condition::Down => world.start_member(at),
+            Condition::Frozen => member.thaw(),
+            Condition::Down => member.begin(),
         }
     }
     until("the coordinator answers", Duration::from_secs(60), || {
@@ -119,8 +121,7 @@ fn decide(world: &mut World, group: usize, row: &Row, refused: &mut u32) -> Resu
     };
     for &(fewer, at) in counted.iter().filter(|(_, at)| *at != kept) {
         world.say(&format!("operator: stops {}, which has {fewer} rows", world.name(at)));
-        world.members[at].server.stop(Shutdown::Immediate);
-        world.members[at].condition = Condition::Down;
+        world.members[at].stop(Shutdown::Immediate);
     }
     world.say(&format!("operator: keeps {}, which has {rows} rows", world.name(kept)));
     let (name, port) = (&row["nodename"], &row["nodeport"]);

@@ -6,7 +6,7 @@ use citus_fleet_tests::cluster::Plan;
 use citus_fleet_tests::history::Client;
 use citus_fleet_tests::random::Random;
 use citus_fleet_tests::writer::ITEMS;
-use citus_fleet_tests::{Behaviour, Cluster, Server, Shutdown};
+use citus_fleet_tests::{Behaviour, Cluster, Partition, Server, Shutdown};
 use std::net::IpAddr;
 use std::time::Instant;
 
@@ -27,6 +27,61 @@ pub struct Member {
     pub condition: Condition,
     /// It has been promoted, or never was a standby.
     pub primary: bool,
+    /// Where everybody but its standbys meets it.
+    relay: Option<Partition>,
+}
+
+impl Member {
+    fn new(server: Server, group: usize, primary: bool) -> Member {
+        Member { server, group, condition: Condition::Up, primary, relay: None }
+    }
+
+    /// The address that DNS names.
+    pub fn address(&self) -> IpAddr {
+        self.relay.as_ref().map_or(self.server.address, |relay| relay.address)
+    }
+
+    fn ended(&mut self) {
+        self.condition = Condition::Down;
+        self.relay.iter().for_each(|relay| relay.open(false));
+    }
+
+    pub fn kill(&mut self) {
+        self.server.kill();
+        self.ended();
+    }
+
+    pub fn stop(&mut self, how: Shutdown) {
+        self.server.stop(how);
+        self.ended();
+    }
+
+    pub fn begin(&mut self) {
+        self.relay.iter().for_each(|relay| relay.open(true));
+        self.server.begin();
+        self.condition = Condition::Up;
+    }
+
+    pub fn thaw(&mut self) {
+        self.server.thaw();
+        self.condition = Condition::Up;
+    }
+
+    pub fn cut(&mut self, cut: bool) {
+        self.relay.iter().for_each(|relay| relay.cut(cut));
+    }
+
+    fn is_cut(&self) -> bool {
+        self.relay.as_ref().is_some_and(Partition::is_cut)
+    }
+
+    /// Gives it another address: a server behind a relay need not even be stopped for it.
+    fn move_to(&mut self, address: IpAddr) {
+        let Some(relay) = &mut self.relay else { return self.server.move_to(address) };
+        relay.open(false);
+        *relay = Partition::start(address, self.server.port, self.server.address);
+        relay.open(self.condition != Condition::Down);
+    }
 }
 
 pub struct World {
@@ -50,30 +105,42 @@ impl World {
     #[track_caller]
     pub fn start(seed: u64) -> (World, Vec<Client>) {
         let mut random = Random::new(seed);
-        let mut cluster = Plan::workers(2).start();
-        cluster.wait_until_all_active();
+        let mut cluster = Plan::workers(2).unannounced().start();
+        let mut workers: Vec<Member> = cluster
+            .workers
+            .drain(..)
+            .enumerate()
+            .map(|(group, it)| Member::new(it, group, true))
+            .collect();
+        for worker in workers.iter_mut().filter(|_| random.chance(50)) {
+            let server = &worker.server;
+            let relay = Partition::start(cluster.subnet.address(), server.port, server.address);
+            worker.relay = Some(relay);
+        }
+        let addresses: Vec<IpAddr> = workers.iter().map(Member::address).collect();
+        cluster.announce(&addresses);
+        for address in addresses {
+            cluster.wait_for_state(address, "active");
+        }
         cluster.coordinator.run(ITEMS);
         cluster.coordinator.run("SELECT create_distributed_table('items', 'id', shard_count := 4)");
         let stranger = Server::start(cluster.worker_spec("stranger"));
         stranger.run("CREATE TABLE items (a int, note text); INSERT INTO items VALUES (1, 'mine')");
-        let workers: Vec<Server> = cluster.workers.drain(..).collect();
-        let nodes: Vec<String> =
-            workers.iter().map(|worker| crate::lifecycle::node_id(&cluster, worker)).collect();
+        let nodes: Vec<String> = workers
+            .iter()
+            .map(|it| crate::lifecycle::node_id_of(&cluster, &it.address().to_string()))
+            .collect();
         let mut members = Vec::new();
-        for (group, primary) in workers.into_iter().enumerate() {
+        for worker in workers {
+            let (primary, group) = (&worker.server, worker.group);
             for number in 0..1 + random.below(2) {
                 let name = format!("standby-{group}-{number}");
                 let spec = primary.twin(&name, cluster.subnet.address());
-                let server = Server::standby_of(&primary, spec);
-                wait_until_replayed(&primary, &server);
-                members.push(Member { server, group, condition: Condition::Up, primary: false });
+                let server = Server::standby_of(primary, spec);
+                wait_until_replayed(primary, &server);
+                members.push(Member::new(server, group, false));
             }
-            members.push(Member {
-                server: primary,
-                group,
-                condition: Condition::Up,
-                primary: true,
-            });
+            members.push(worker);
         }
         let clients = nodes
             .iter()
@@ -102,7 +169,7 @@ impl World {
 
     /// DNS names all that there is, the stranger too.
     pub fn announce(&self) {
-        let all: Vec<IpAddr> = self.members.iter().map(|it| it.server.address).collect();
+        let all: Vec<IpAddr> = self.members.iter().map(Member::address).collect();
         let all: Vec<IpAddr> = all.into_iter().chain([self.stranger.address]).collect();
         self.cluster.announce(&all);
     }
@@ -114,7 +181,7 @@ impl World {
     pub fn name(&self, at: usize) -> String {
         let it = &self.members[at];
         let role = if it.primary { "primary" } else { "standby" };
-        format!("{} ({role} of {}, {})", it.server.name, self.nodes[it.group], it.server.address)
+        format!("{} ({role} of {}, {})", it.server.name, self.nodes[it.group], it.address())
     }
 
     /// The address that a group's row has, and its state.
@@ -135,7 +202,7 @@ impl World {
         let (address, state) = self.row(group).ok()?;
         let is_it = |it: &Member| {
             it.group == group
-                && it.server.address == address
+                && it.address() == address
                 && it.primary
                 && it.condition == Condition::Up
         };
@@ -144,7 +211,7 @@ impl World {
 
     /// One thing that happens; none where the dice name what is not possible now.
     pub fn step(&mut self) -> Option<String> {
-        match self.random.below(24) {
+        match self.random.below(28) {
             0 | 1 => self.kill(),
             2 => self.stop(),
             3..=6 => self.begin(),
@@ -158,7 +225,9 @@ impl World {
             20 => self.hurt_controller(),
             21 => self.rebuild(),
             22 => self.back_up_or_restore(),
-            _ => self.copy_coordinator(),
+            23 => self.copy_coordinator(),
+            24 | 25 => self.cut_off(),
+            _ => self.connect(),
         }
     }
 
@@ -169,8 +238,7 @@ impl World {
 
     fn kill(&mut self) -> Option<String> {
         let at = self.any(Condition::Up)?;
-        self.members[at].server.kill();
-        self.members[at].condition = Condition::Down;
+        self.members[at].kill();
         Some(format!("kill {}", self.name(at)))
     }
 
@@ -179,8 +247,7 @@ impl World {
     fn shutdown(&mut self, at: usize) -> Shutdown {
         let hangs = self.which(|it| it.condition == Condition::Frozen);
         let how = if hangs.is_empty() { Shutdown::Fast } else { Shutdown::Immediate };
-        self.members[at].server.stop(how);
-        self.members[at].condition = Condition::Down;
+        self.members[at].stop(how);
         how
     }
 
@@ -192,13 +259,8 @@ impl World {
 
     fn begin(&mut self) -> Option<String> {
         let at = self.any(Condition::Down)?;
-        self.start_member(at);
+        self.members[at].begin();
         Some(format!("start {}", self.name(at)))
-    }
-
-    pub fn start_member(&mut self, at: usize) {
-        self.members[at].server.begin();
-        self.members[at].condition = Condition::Up;
     }
 
     fn freeze(&mut self) -> Option<String> {
@@ -210,13 +272,22 @@ impl World {
 
     fn thaw(&mut self) -> Option<String> {
         let at = self.any(Condition::Frozen)?;
-        self.thaw_member(at);
+        self.members[at].thaw();
         Some(format!("thaw {}", self.name(at)))
     }
 
-    pub fn thaw_member(&mut self, at: usize) {
-        self.members[at].server.thaw();
-        self.members[at].condition = Condition::Up;
+    fn cut_off(&mut self) -> Option<String> {
+        let all = self.which(|it| it.relay.is_some() && !it.is_cut());
+        let at = self.random.pick(&all)?;
+        self.members[at].cut(true);
+        Some(format!("cut off {}", self.name(at)))
+    }
+
+    fn connect(&mut self) -> Option<String> {
+        let all = self.which(Member::is_cut);
+        let at = self.random.pick(&all)?;
+        self.members[at].cut(false);
+        Some(format!("connect {}", self.name(at)))
     }
 
     fn a_standby(&mut self) -> Option<usize> {
@@ -235,8 +306,7 @@ impl World {
             if gently && self.members[old].condition == Condition::Up {
                 self.shutdown(old);
             } else {
-                self.members[old].server.kill();
-                self.members[old].condition = Condition::Down;
+                self.members[old].kill();
             }
             ended.push(self.name(old));
         }
@@ -258,18 +328,19 @@ impl World {
     fn readdress(&mut self) -> Option<String> {
         let all = self.which(|it| it.condition != Condition::Frozen);
         let at = self.random.pick(&all)?;
-        let (name, ran) = (self.name(at), self.members[at].condition == Condition::Up);
+        let runs = self.members[at].condition == Condition::Up;
+        let (name, ran) = (self.name(at), runs && self.members[at].relay.is_none());
         if ran {
             self.shutdown(at);
         }
         let address = self.cluster.subnet.address();
-        self.members[at].server.move_to(address);
+        self.members[at].move_to(address.into());
         let before = self.random.chance(50);
         if before {
             self.announce();
         }
         if ran {
-            self.start_member(at);
+            self.members[at].begin();
         }
         self.announce();
         let order = if before { "before" } else { "after" };
@@ -289,7 +360,7 @@ impl World {
         let some: Vec<IpAddr> = self
             .members
             .iter()
-            .map(|it| it.server.address)
+            .map(Member::address)
             .filter(|_| self.random.chance(30))
             .chain([self.stranger.address])
             .collect();
@@ -338,7 +409,7 @@ impl World {
         let primary = &self.members[leader].server;
         let spec = primary.twin(&format!("rebuilt-{}", self.number), self.cluster.subnet.address());
         let server = Server::standby_of(primary, spec);
-        self.members[victim] = Member { server, group, condition: Condition::Up, primary: false };
+        self.members[victim] = Member::new(server, group, false);
         self.announce();
         Some(format!("{name} is made anew as {}", self.name(victim)))
     }
@@ -347,7 +418,7 @@ impl World {
     fn back_up_or_restore(&mut self) -> Option<String> {
         let group = self.random.below(self.nodes.len());
         let leader = self.leader(group)?;
-        let address = self.members[leader].server.address;
+        let address = self.members[leader].address();
         let Some(mut backup) = self.backups[group].take() else {
             self.number += 1;
             let primary = &self.members[leader].server;
@@ -359,18 +430,12 @@ impl World {
             return Some(format!("back up {}", self.name(leader)));
         };
         let name = self.name(leader);
-        self.members[leader].server.kill();
-        self.members[leader].condition = Condition::Down;
+        self.members[leader].kill();
         let aside = self.cluster.subnet.address();
-        self.members[leader].server.move_to(aside);
+        self.members[leader].move_to(aside.into());
         backup.move_to(address);
         backup.begin();
-        self.members.push(Member {
-            server: backup,
-            group,
-            condition: Condition::Up,
-            primary: true,
-        });
+        self.members.push(Member::new(backup, group, true));
         self.announce();
         Some(format!("a backup runs where {name} was, which is to have {aside}"))
     }
