@@ -33,6 +33,24 @@ pub struct History {
     pub last_error: String,
 }
 
+/// Where clients find the coordinator, whichever server it is.
+#[derive(Clone)]
+pub struct Target {
+    socket: Arc<Mutex<PathBuf>>,
+    port: u16,
+}
+
+impl Target {
+    pub fn new(server: &Server) -> Target {
+        Target { socket: Arc::new(Mutex::new(server.directory().to_path_buf())), port: server.port }
+    }
+
+    /// For everyone who connects from now on.
+    pub fn lead_to(&self, server: &Server) {
+        *lock(&self.socket) = server.directory().to_path_buf();
+    }
+}
+
 /// Inserts its keys one after another into `items (id, v)`, and reads an earlier one after each.
 pub struct Client {
     thread: Option<JoinHandle<()>>,
@@ -40,20 +58,16 @@ pub struct Client {
     history: Arc<Mutex<History>>,
 }
 
-fn lock(history: &Mutex<History>) -> MutexGuard<'_, History> {
-    history.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Client {
-    pub fn start(server: &Server, keys: Vec<u64>, seed: u64) -> Client {
+    pub fn start(target: &Target, keys: Vec<u64>, seed: u64) -> Client {
         let stopped = Arc::new(AtomicBool::new(false));
         let history = Arc::new(Mutex::new(History::default()));
         let (stop, seen, test) = (stopped.clone(), history.clone(), run::current_test());
-        let mut connection = Connection {
-            socket: server.directory().to_path_buf(),
-            port: server.port,
-            session: None,
-        };
+        let mut connection = Connection { target: target.clone(), session: None };
         let thread = thread::spawn(move || {
             run::join_test(test);
             let mut random = Random::new(seed);
@@ -112,15 +126,15 @@ impl Drop for Client {
 }
 
 struct Connection {
-    socket: PathBuf,
-    port: u16,
+    target: Target,
     session: Option<Session>,
 }
 
 impl Connection {
     fn rows(&mut self, sql: &str) -> Result<usize, SqlError> {
         if self.session.as_ref().is_none_or(Session::is_closed) {
-            let mut session = Session::connect(&self.socket, self.port, "postgres", "postgres")?;
+            let socket = lock(&self.target.socket).clone();
+            let mut session = Session::connect(&socket, self.target.port, "postgres", "postgres")?;
             session.try_rows("SET statement_timeout = '3s'")?;
             self.session = Some(session);
         }

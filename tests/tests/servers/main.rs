@@ -23,6 +23,7 @@ mod lifecycle_failover;
 mod lifecycle_faults;
 mod nemesis;
 mod nemesis_checker;
+mod nemesis_member;
 mod nemesis_operator;
 mod nemesis_world;
 mod odd;

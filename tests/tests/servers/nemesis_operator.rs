@@ -2,7 +2,8 @@
 //! that the fleet shows until every worker is in order.
 //! Must not do anything that no remedy says, and nothing before the fleet has had its time.
 
-use crate::nemesis_world::{Condition, World};
+use crate::nemesis_member::Condition;
+use crate::nemesis_world::World;
 use citus_fleet_tests::server::{Row, Session};
 use citus_fleet_tests::{Behaviour, Server, Shutdown, until};
 use std::collections::BTreeSet;

@@ -2,87 +2,17 @@
 //! Must not judge what comes of it, and destroys no data that the coordinator leads to.
 
 use crate::lifecycle_failover::wait_until_replayed;
+use crate::nemesis_member::{Condition, Member};
 use citus_fleet_tests::cluster::Plan;
-use citus_fleet_tests::history::Client;
+use citus_fleet_tests::history::{Client, Target};
 use citus_fleet_tests::random::Random;
 use citus_fleet_tests::writer::ITEMS;
-use citus_fleet_tests::{Behaviour, Cluster, Partition, Server, Shutdown};
+use citus_fleet_tests::{Behaviour, Cluster, Partition, Server, Shutdown, until};
 use std::net::IpAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// How many keys there are; the clients run out of them after some twenty minutes.
 const KEYS: u64 = 120_000;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Condition {
-    Up,
-    Frozen,
-    Down,
-}
-
-/// One server with the data of a worker: the worker, a standby of it, or what has become of either.
-pub struct Member {
-    pub server: Server,
-    pub group: usize,
-    pub condition: Condition,
-    /// It has been promoted, or never was a standby.
-    pub primary: bool,
-    /// Where everybody but its standbys meets it.
-    relay: Option<Partition>,
-}
-
-impl Member {
-    fn new(server: Server, group: usize, primary: bool) -> Member {
-        Member { server, group, condition: Condition::Up, primary, relay: None }
-    }
-
-    /// The address that DNS names.
-    pub fn address(&self) -> IpAddr {
-        self.relay.as_ref().map_or(self.server.address, |relay| relay.address)
-    }
-
-    fn ended(&mut self) {
-        self.condition = Condition::Down;
-        self.relay.iter().for_each(|relay| relay.open(false));
-    }
-
-    pub fn kill(&mut self) {
-        self.server.kill();
-        self.ended();
-    }
-
-    pub fn stop(&mut self, how: Shutdown) {
-        self.server.stop(how);
-        self.ended();
-    }
-
-    pub fn begin(&mut self) {
-        self.relay.iter().for_each(|relay| relay.open(true));
-        self.server.begin();
-        self.condition = Condition::Up;
-    }
-
-    pub fn thaw(&mut self) {
-        self.server.thaw();
-        self.condition = Condition::Up;
-    }
-
-    pub fn cut(&mut self, cut: bool) {
-        self.relay.iter().for_each(|relay| relay.cut(cut));
-    }
-
-    fn is_cut(&self) -> bool {
-        self.relay.as_ref().is_some_and(Partition::is_cut)
-    }
-
-    /// Gives it another address: a server behind a relay need not even be stopped for it.
-    fn move_to(&mut self, address: IpAddr) {
-        let Some(relay) = &mut self.relay else { return self.server.move_to(address) };
-        relay.open(false);
-        *relay = Partition::start(address, self.server.port, self.server.address);
-        relay.open(self.condition != Condition::Down);
-    }
-}
 
 pub struct World {
     pub cluster: Cluster,
@@ -94,6 +24,10 @@ pub struct World {
     pub backups: Vec<Option<Server>>,
     /// A copy of the coordinator that runs.
     pub copy: Option<Server>,
+    /// A standby of the coordinator, which has everything that was committed there.
+    heir: Option<Server>,
+    /// Where the clients go.
+    target: Target,
     pub random: Random,
     seed: u64,
     started: Instant,
@@ -142,9 +76,11 @@ impl World {
             }
             members.push(worker);
         }
+        let heir = random.chance(50).then(|| heir_of(&cluster));
+        let target = Target::new(&cluster.coordinator);
         let clients = nodes
             .iter()
-            .map(|node| Client::start(&cluster.coordinator, keys_of(&cluster, node), seed))
+            .map(|node| Client::start(&target, keys_of(&cluster, node), seed))
             .collect();
         let backups = nodes.iter().map(|_| None).collect();
         let world = World {
@@ -154,6 +90,8 @@ impl World {
             stranger,
             backups,
             copy: None,
+            heir,
+            target,
             random,
             seed,
             started: Instant::now(),
@@ -211,7 +149,7 @@ impl World {
 
     /// One thing that happens; none where the dice name what is not possible now.
     pub fn step(&mut self) -> Option<String> {
-        match self.random.below(28) {
+        match self.random.below(29) {
             0 | 1 => self.kill(),
             2 => self.stop(),
             3..=6 => self.begin(),
@@ -227,6 +165,7 @@ impl World {
             22 => self.back_up_or_restore(),
             23 => self.copy_coordinator(),
             24 | 25 => self.cut_off(),
+            26 => self.replace_coordinator(),
             _ => self.connect(),
         }
     }
@@ -245,7 +184,7 @@ impl World {
     /// A server that is stopped in peace waits for its standbys and for Citus's daemon, which asks the
     /// other workers; and so for ever while one hangs.
     fn shutdown(&mut self, at: usize) -> Shutdown {
-        let hangs = self.which(|it| it.condition == Condition::Frozen);
+        let hangs = self.which(|it| it.condition == Condition::Frozen || it.is_cut());
         let how = if hangs.is_empty() { Shutdown::Fast } else { Shutdown::Immediate };
         self.members[at].stop(how);
         how
@@ -440,7 +379,28 @@ impl World {
         Some(format!("a backup runs where {name} was, which is to have {aside}"))
     }
 
+    /// The standby takes the coordinator's place and its address.
+    fn replace_coordinator(&mut self) -> Option<String> {
+        if self.copy.is_some() {
+            return None;
+        }
+        let mut heir = self.heir.take()?;
+        let address = self.cluster.coordinator.address;
+        self.cluster.coordinator.kill();
+        heir.stop(Shutdown::Immediate);
+        heir.move_to(address);
+        heir.begin();
+        heir.promote();
+        self.target.lead_to(&heir);
+        self.cluster.coordinator = heir;
+        Some("the coordinator is killed, and its standby promoted at its address".to_owned())
+    }
+
     fn copy_coordinator(&mut self) -> Option<String> {
+        // A copy of a server that waits for its standby would wait for one, too.
+        if self.heir.is_some() {
+            return None;
+        }
         if let Some(copy) = self.copy.take() {
             copy.stop(Shutdown::Immediate);
             return Some("the copy of the coordinator is stopped".to_owned());
@@ -450,6 +410,21 @@ impl World {
         self.copy = Some(Server::clone_of(original, spec));
         Some("a copy of the coordinator runs".to_owned())
     }
+}
+
+/// A standby of the coordinator that confirms what is committed there.
+fn heir_of(cluster: &Cluster) -> Server {
+    let coordinator = &cluster.coordinator;
+    let heir = Server::standby_of(coordinator, coordinator.twin("heir", cluster.subnet.address()));
+    coordinator.set("synchronous_standby_names", "heir");
+    until("the heir confirms", Duration::from_secs(30), || {
+        let sql = "SELECT sync_state FROM pg_stat_replication";
+        match coordinator.try_value(sql)?.as_str() {
+            "sync" => Ok(()),
+            other => Err(other.to_owned()),
+        }
+    });
+    heir
 }
 
 /// The keys whose shard is on a node.
