@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 const GRACE: f64 = 3.0;
 
 /// What the fleet has said of rows that are not there any more: when, and how many bytes of WAL; none
-/// where an operator has accepted whatever is missing.
+/// where an operator has accepted what another server alone had.
 #[derive(Debug)]
 struct Loss {
     at: f64,
@@ -19,6 +19,12 @@ struct Loss {
 }
 
 impl Loss {
+    /// Whether it may be about this key: it came after the key was in, and an operator's word covers no
+    /// more than what only the servers had that were given up.
+    fn counts(&self, key: u64, written: f64, given_up: &BTreeSet<u64>) -> bool {
+        self.at > written && (self.bytes.is_some() || given_up.contains(&key))
+    }
+
     fn told(&self) -> String {
         match self.bytes {
             Some(bytes) => format!("; {bytes} bytes lost at {:.3}", self.at),
@@ -41,7 +47,7 @@ pub fn check(world: &World, histories: &[History]) -> Vec<String> {
     if found.len() != rows.len() {
         wrong.push(format!("{} rows with {} keys", rows.len(), found.len()));
     }
-    for (node, history) in world.nodes.iter().zip(histories) {
+    for ((node, history), given_up) in world.nodes.iter().zip(histories).zip(&world.given_up) {
         let losses = losses(world, node);
         let lost: Vec<(u64, f64)> = history
             .acknowledged
@@ -57,8 +63,10 @@ pub fn check(world: &World, histories: &[History]) -> Vec<String> {
             history.misses.len(),
             losses.iter().map(Loss::told).collect::<String>()
         ));
-        let unmeasured: Vec<&(u64, f64)> =
-            lost.iter().filter(|(_, at)| !losses.iter().any(|loss| loss.at > *at)).collect();
+        let unmeasured: Vec<&(u64, f64)> = lost
+            .iter()
+            .filter(|(key, at)| !losses.iter().any(|loss| loss.counts(*key, *at, given_up)))
+            .collect();
         if let (Some(first), Some(last)) = (unmeasured.first(), unmeasured.last()) {
             wrong.push(format!(
                 "node {node}: {} acknowledged rows are gone and no event has measured it, from key {} \
@@ -72,7 +80,8 @@ pub fn check(world: &World, histories: &[History]) -> Vec<String> {
         }
         for miss in &history.misses {
             let (read, written) = (seconds(miss.at), seconds(history.acknowledged[&miss.key]));
-            let is_told = |loss: &Loss| loss.at > written && loss.at < read + GRACE;
+            let is_told =
+                |loss: &Loss| loss.counts(miss.key, written, given_up) && loss.at < read + GRACE;
             if !losses.iter().any(is_told) {
                 let end = if found.contains(&miss.key) { "there" } else { "gone" };
                 wrong.push(format!(

@@ -113,14 +113,18 @@ fn decide(world: &mut World, group: usize, row: &Row, refused: &mut u32) -> Resu
             && it.server.try_value("SELECT pg_is_in_recovery()").is_ok_and(|text| text == "f")
     };
     let writers: Vec<usize> = (0..world.members.len()).filter(writes).collect();
-    let counted: Vec<(u64, usize)> =
-        writers.iter().map(|&at| (rows_of(&world.members[at].server), at)).collect();
-    let Some((rows, kept)) = counted.iter().max().copied() else {
+    let keys: Vec<(BTreeSet<u64>, usize)> =
+        writers.iter().map(|&at| (keys_of(&world.members[at].server), at)).collect();
+    let Some((theirs, kept)) = keys.iter().max_by_key(|(keys, _)| keys.len()) else {
         return Err(format!(
             "node {node}: no server of it writes, and none may be promoted: {row:?}"
         ));
     };
-    for &(fewer, at) in counted.iter().filter(|(_, at)| *at != kept) {
+    let (rows, kept) = (theirs.len(), *kept);
+    for (fewer, at) in keys.iter().filter(|(_, at)| *at != kept) {
+        let (at, given_up) = (*at, fewer.difference(theirs));
+        world.given_up[group].extend(given_up);
+        let fewer = fewer.len();
         world.say(&format!("operator: stops {}, which has {fewer} rows", world.name(at)));
         world.members[at].stop(Shutdown::Immediate);
     }
@@ -151,9 +155,9 @@ fn decide(world: &mut World, group: usize, row: &Row, refused: &mut u32) -> Resu
     Ok(())
 }
 
-/// How many rows of the table are in the shards that a server has.
-fn rows_of(server: &Server) -> u64 {
-    let count = || -> Option<u64> {
+/// The keys of the table that are in the shards that a server has.
+fn keys_of(server: &Server) -> BTreeSet<u64> {
+    let read = || -> Option<BTreeSet<u64>> {
         let mut session: Session = server.try_session("postgres", "postgres").ok()?;
         let shards = session
             .try_rows(
@@ -161,12 +165,13 @@ fn rows_of(server: &Server) -> u64 {
                  SELECT relname FROM pg_class WHERE relname ~ '^items_[0-9]+$' AND relkind = 'r'",
             )
             .ok()?;
-        let mut sum = 0;
+        let mut keys = BTreeSet::new();
         for shard in shards {
-            let sql = format!("SELECT count(*) FROM public.{}", &shard["relname"]);
-            sum += session.try_rows(&sql).ok()?.first()?.first().parse::<u64>().ok()?;
+            let rows =
+                session.try_rows(&format!("SELECT id FROM public.{}", &shard["relname"])).ok()?;
+            keys.extend(rows.iter().filter_map(|row| row.first().parse::<u64>().ok()));
         }
-        Some(sum)
+        Some(keys)
     };
-    count().unwrap_or(0)
+    read().unwrap_or_default()
 }

@@ -8,6 +8,7 @@ use citus_fleet_tests::history::{Client, Target};
 use citus_fleet_tests::random::Random;
 use citus_fleet_tests::writer::ITEMS;
 use citus_fleet_tests::{Behaviour, Cluster, Partition, Server, Shutdown, until};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,8 @@ pub struct World {
     /// Of each group, the id of its row in `pg_dist_node`.
     pub nodes: Vec<String>,
     pub stranger: Server,
+    /// Of each group, the keys that only a server has had that the operator has given up.
+    pub given_up: Vec<BTreeSet<u64>>,
     /// Of each group, a data directory that was copied at one time, whose server does not run.
     pub backups: Vec<Option<Server>>,
     /// A copy of the coordinator that runs.
@@ -82,12 +85,14 @@ impl World {
             .iter()
             .map(|node| Client::start(&target, keys_of(&cluster, node), seed))
             .collect();
+        let given_up = nodes.iter().map(|_| BTreeSet::new()).collect();
         let backups = nodes.iter().map(|_| None).collect();
         let world = World {
             cluster,
             members,
             nodes,
             stranger,
+            given_up,
             backups,
             copy: None,
             heir,
