@@ -10,26 +10,45 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// The event is written after the change that it is about, in a transaction of its own.
 const GRACE: f64 = 3.0;
 
-/// What the fleet has said of rows that are not there any more: when, and how many bytes of WAL; none
-/// where an operator has accepted what another server alone had.
-#[derive(Debug)]
-struct Loss {
-    at: f64,
-    bytes: Option<u64>,
+/// What the fleet has said of rows that are not there.
+enum Said {
+    /// So many bytes of WAL are not on the server that the row has followed.
+    Lost(u64),
+    /// An operator has accepted the server that there is.
+    Accepted,
+    /// The server there is not the one that it should be: what is read there is nobody's promise.
+    Conflict,
 }
 
-impl Loss {
-    /// Whether it may be about this key: it came after the key was in, and an operator's word covers no
-    /// more than what only the servers had that were given up.
-    fn counts(&self, key: u64, written: f64, given_up: &BTreeSet<u64>) -> bool {
-        self.at > written && (self.bytes.is_some() || given_up.contains(&key))
+struct Word {
+    at: f64,
+    said: Said,
+}
+
+impl Word {
+    fn told(&self) -> String {
+        match self.said {
+            Said::Lost(bytes) => format!("; {bytes} bytes lost at {:.3}", self.at),
+            Said::Accepted => format!("; accepted at {:.3}", self.at),
+            Said::Conflict => format!("; conflict at {:.3}", self.at),
+        }
     }
 
-    fn told(&self) -> String {
-        match self.bytes {
-            Some(bytes) => format!("; {bytes} bytes lost at {:.3}", self.at),
-            None => format!("; accepted at {:.3}", self.at),
-        }
+    /// Whether it may be about the loss of this key: it came after the key was in, and an operator's word
+    /// covers no more than what only the servers had that were given up.
+    fn counts(&self, key: u64, written: f64, given_up: &BTreeSet<u64>) -> bool {
+        let covers = match self.said {
+            Said::Lost(_) => true,
+            Said::Accepted => given_up.contains(&key),
+            Said::Conflict => false,
+        };
+        covers && self.at > written
+    }
+
+    /// Whether it may be about a read that has not found this key.
+    fn counts_for_read(&self, key: u64, written: f64, read: f64, given_up: &BTreeSet<u64>) -> bool {
+        let is_conflict = matches!(self.said, Said::Conflict) && self.at > written;
+        (is_conflict || self.counts(key, written, given_up)) && self.at < read + GRACE
     }
 }
 
@@ -48,7 +67,7 @@ pub fn check(world: &World, histories: &[History]) -> Vec<String> {
         wrong.push(format!("{} rows with {} keys", rows.len(), found.len()));
     }
     for ((node, history), given_up) in world.nodes.iter().zip(histories).zip(&world.given_up) {
-        let losses = losses(world, node);
+        let words = words(world, node);
         let lost: Vec<(u64, f64)> = history
             .acknowledged
             .iter()
@@ -61,11 +80,11 @@ pub fn check(world: &World, histories: &[History]) -> Vec<String> {
             lost.len(),
             history.errors,
             history.misses.len(),
-            losses.iter().map(Loss::told).collect::<String>()
+            words.iter().map(Word::told).collect::<String>()
         ));
         let unmeasured: Vec<&(u64, f64)> = lost
             .iter()
-            .filter(|(key, at)| !losses.iter().any(|loss| loss.counts(*key, *at, given_up)))
+            .filter(|(key, at)| !words.iter().any(|word| word.counts(*key, *at, given_up)))
             .collect();
         if let (Some(first), Some(last)) = (unmeasured.first(), unmeasured.last()) {
             wrong.push(format!(
@@ -80,9 +99,8 @@ pub fn check(world: &World, histories: &[History]) -> Vec<String> {
         }
         for miss in &history.misses {
             let (read, written) = (seconds(miss.at), seconds(history.acknowledged[&miss.key]));
-            let is_told =
-                |loss: &Loss| loss.counts(miss.key, written, given_up) && loss.at < read + GRACE;
-            if !losses.iter().any(is_told) {
+            let is_told = |word: &Word| word.counts_for_read(miss.key, written, read, given_up);
+            if !words.iter().any(is_told) {
                 let end = if found.contains(&miss.key) { "there" } else { "gone" };
                 wrong.push(format!(
                     "node {node}: key {}, written at {written:.3}, was not read at {read:.3}; it is {end} \
@@ -96,17 +114,21 @@ pub fn check(world: &World, histories: &[History]) -> Vec<String> {
     wrong
 }
 
-fn losses(world: &World, node: &str) -> Vec<Loss> {
+fn words(world: &World, node: &str) -> Vec<Word> {
     let sql = format!(
         "SELECT extract(epoch FROM at) AS at, event, detail->>'lost_bytes' AS bytes FROM fleet.events
-         WHERE nodeid = {node} AND (event = 'accepted' OR (detail->>'lost_bytes')::int8 > 0)
-         ORDER BY id"
+         WHERE nodeid = {node} AND event IN ('followed', 'accepted', 'conflict') ORDER BY id"
     );
     let rows = world.cluster.coordinator.session().rows(&sql);
+    let said = |event: &str, bytes: &str| match event {
+        "accepted" => Some(Said::Accepted),
+        "conflict" => Some(Said::Conflict),
+        _ => bytes.parse().ok().filter(|bytes| *bytes > 0).map(Said::Lost),
+    };
     rows.iter()
-        .map(|row| Loss {
-            at: row["at"].parse().expect("a time"),
-            bytes: row["bytes"].parse().ok(),
+        .filter_map(|row| {
+            let at = row["at"].parse().expect("a time");
+            said(&row["event"], &row["bytes"]).map(|said| Word { at, said })
         })
         .collect()
 }
