@@ -57,7 +57,8 @@ fn every_acknowledged_row_is_there_or_its_loss_was_measured() {
         show(&world);
         panic!("nemesis {seed}: {stuck}");
     }
-    world.say("every worker is active");
+    let rows: Vec<_> = (0..world.nodes.len()).map(|group| world.row(group)).collect();
+    world.say(&format!("every worker is active: {rows:?}"));
     wait_for_rows(&world, &clients);
     let histories: Vec<_> = clients.into_iter().map(Client::finish).collect();
     let wrong = check(&world, &histories);
