@@ -17,7 +17,7 @@ pub fn suite() -> Vec<Test> {
 }
 
 /// The sequence of `make test`, which fits into a minute.
-const SEED: u64 = 1;
+const SEED: u64 = 3;
 const STEPS: u64 = 10;
 
 fn given(name: &str, otherwise: u64) -> u64 {

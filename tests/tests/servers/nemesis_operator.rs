@@ -9,8 +9,9 @@ use citus_fleet_tests::{Behaviour, Server, Shutdown, until};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-/// How long a code that needs hands is watched before there are any.
-const REFLECTION: Duration = Duration::from_secs(8);
+/// How long a code that needs hands is watched before there are any: longer than a server has to be
+/// silent before its row may follow another.
+const REFLECTION: Duration = Duration::from_secs(7);
 /// How long anything else may take to end by itself: the longest pause between attempts, and a change.
 const BY_ITSELF: Duration = Duration::from_secs(100);
 /// How long everything has to be in order before it counts: what is shown may be a cycle old.
