@@ -57,6 +57,22 @@ fn whoever_asks_for_it_gets_an_attempt_of_one_at_once() {
     held.is(State::Ready, &["hung for 15 s"]);
 }
 
+/// Whoever has just joined is marked in the same cycle.
+#[test]
+fn a_mark_that_is_due_does_not_take_the_turn() {
+    let mut asked = hung(1, 1, true).worker(2, "10.0.0.2").known_as(2, 7002);
+    asked.coordinator.identities.get_mut(&2).unwrap().record.mark = None;
+    for failure in asked.failures.values_mut() {
+        *failure = failure.clone().forgiven();
+    }
+    let plan = asked.plan();
+    assert!(
+        matches!(plan.changes[..], [Change::Mark { .. }, Change::Register { .. }]),
+        "{:?}",
+        plan.changes
+    );
+}
+
 /// Of those of one transaction nobody knows which it was: each shows it alone.
 #[test]
 fn those_that_may_have_been_in_bad_company_are_tried_alone_and_soon() {
