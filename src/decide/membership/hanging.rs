@@ -23,8 +23,8 @@ pub fn hold_back(view: &View<'_>, plan: &mut Plan) {
     let hung = |change: &Change| last_hang(view, change);
     // A mark is one row on one server, and keeps nobody waiting.
     let is_small = |change: &Change| matches!(change, Change::Mark { .. });
-    let is_idle = plan.sought.is_empty()
-        && plan.changes.iter().all(|it| hung(it).is_some() || is_small(it));
+    let is_idle =
+        plan.sought.is_empty() && plan.changes.iter().all(|it| hung(it).is_some() || is_small(it));
     let may_be_next = |failure: &&ChangeFailure| match known_hang(failure) {
         Some(_) => is_idle && is_rested,
         None => is_idle && is_calm,
