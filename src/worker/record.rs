@@ -37,8 +37,7 @@ pub fn record(
     let entered = events::changed(&plan.workers, &memory.standings);
     let news = news(memory, coordinator, plan);
     let advanced = memory.advanced(recorded);
-    let follows: Vec<Follow> =
-        outcomes.iter().filter_map(|outcome| follow(coordinator, outcome)).collect();
+    let follows: Vec<Follow> = outcomes.iter().filter_map(follow).collect();
     let is_remembered =
         |nodeid: &i32| coordinator.identities.get(nodeid).is_none_or(|known| known.rival.is_some());
     let rivals: Vec<_> = plan.rivals.iter().filter(|(node, _)| !is_remembered(node)).collect();
@@ -115,9 +114,19 @@ fn news(memory: &Memory, coordinator: &Coordinator, plan: &Plan) -> Vec<News> {
 }
 
 /// A row that was led to another server.
-fn follow(coordinator: &Coordinator, outcome: &Outcome) -> Option<Follow> {
+fn follow(outcome: &Outcome) -> Option<Follow> {
     let (
-        Change::UpdateAddress { nodeid, from, nodename, nodeport, lineage, lacks, switch, .. },
+        Change::UpdateAddress {
+            nodeid,
+            from,
+            nodename,
+            nodeport,
+            lineage,
+            lacks,
+            switch,
+            last_seen,
+            ..
+        },
         Ok(_),
     ) = (&outcome.change, &outcome.result)
     else {
@@ -130,7 +139,7 @@ fn follow(coordinator: &Coordinator, outcome: &Outcome) -> Option<Follow> {
         from: format!("{}:{}", from.0, from.1),
         timeline: lineage.timeline,
         switch_point: *switch,
-        last_seen: coordinator.identities.get(nodeid).and_then(|known| known.record.position),
+        last_seen: *last_seen,
         lost_bytes: *lacks,
     })
 }

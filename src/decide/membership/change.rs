@@ -66,6 +66,8 @@ pub enum Change {
         lacks: u64,
         /// Where it was promoted, where it was.
         switch: Option<Lsn>,
+        /// How far the worker had been seen to come.
+        last_seen: Option<Lsn>,
     },
     /// A worker has no mark of the coordinator, or was promoted since it got one.
     Mark {

@@ -149,6 +149,7 @@ fn update_address(view: &View<'_>, known: &Registered<'_>, there: &Move<'_>) -> 
         lineage: there.lineage.clone(),
         lacks: there.lacks,
         switch: there.switch,
+        last_seen: known.identity.and_then(|known| known.record.position),
     }
 }
 

@@ -313,7 +313,10 @@ fn what_a_promoted_server_lacks_is_counted_and_may_be_too_much() {
     };
     for most in [None, Some(10)] {
         let plan = lossy(most);
-        assert!(matches!(plan.changes[..], [Change::UpdateAddress { lacks: 10, .. }]), "{plan:#?}");
+        let [Change::UpdateAddress { lacks, switch, last_seen, .. }] = plan.changes[..] else {
+            panic!("{plan:#?}");
+        };
+        assert_eq!((lacks, switch.zip(last_seen).map(|(at, seen)| seen.since(at))), (10, Some(10)));
     }
     let plan = lossy(Some(9));
     assert_eq!(plan.changes, []);
