@@ -37,7 +37,6 @@ mod removal_faults;
 mod resolver;
 mod search_options;
 mod settings;
-mod size;
 mod sql_surface;
 mod stopping;
 mod strangers;
@@ -73,7 +72,6 @@ fn main() {
         registration::suite(),
         commands::suite(),
         preflight::suite(),
-        size::suite(),
         allowed::suite(),
         controller::suite(),
         stopping::suite(),
