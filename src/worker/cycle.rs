@@ -220,6 +220,8 @@ fn review(
     } else {
         let rebalance_on_join = settings.policy.rebalance_on_join;
         let (mut coordinator, _) = transaction(|| catalogs::read(rebalance_on_join))?;
+        // What workers have said by now, they said of the row before.
+        memory.learn_own_row(&coordinator);
         memory.recollect(&mut coordinator);
         let plan = decide(memory, None, settings, &coordinator);
         (coordinator, plan)

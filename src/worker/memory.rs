@@ -106,10 +106,7 @@ impl Memory {
             self.lost_names.remove(&nodeid);
             self.forget(|endpoint| addresses.contains(&endpoint.ip()));
         }
-        let own = coordinator.own_row().map(|own| (own.nodename.clone(), own.nodeport));
-        if self.own_row.0 != own {
-            self.own_row = (own, self.now().monotonic);
-        }
+        self.learn_own_row(coordinator);
         // Candidates were asked for relations of the names that were known then.
         let tables = coordinator.citus.as_ref().map_or(&[][..], |citus| &citus.distributed_tables);
         if self.distributed_tables != tables {
@@ -120,6 +117,14 @@ impl Memory {
         }
         self.unnamed_since.retain(|nodeid, _| rows.contains(nodeid));
         self.seen.retain(|nodeid, _| rows.contains(nodeid));
+    }
+
+    /// Takes in what the coordinator's own row is.
+    pub fn learn_own_row(&mut self, coordinator: &Coordinator) {
+        let own = coordinator.own_row().map(|own| (own.nodename.clone(), own.nodeport));
+        if self.own_row.0 != own {
+            self.own_row = (own, self.now().monotonic);
+        }
     }
 
     /// Since when the coordinator's own row is what it is: workers knew another one before.

@@ -251,7 +251,10 @@ fn the_controller_is_killed_in_the_middle_of_a_swap() {
 
 pub const EVENTS: &str =
     "SELECT at, nodename, nodeport, nodeid, event, detail FROM fleet.events ORDER BY at, nodename";
-pub const IDENTITIES: &str = "SELECT i::text FROM fleet.identities i ORDER BY nodeid";
+/// Who the workers are; how far they have come, and their marks, come a moment later.
+pub const IDENTITIES: &str =
+    "SELECT nodeid, system_identifier, timeline, history, lost_wal, rival, disabled_by_fleet
+     FROM fleet.identities ORDER BY nodeid";
 
 fn the_coordinator_fails_over() {
     let mut cluster = with_items(Plan::workers(2));
