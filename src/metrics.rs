@@ -371,6 +371,7 @@ mod tests {
         let snapshot = json!({
             "status": {
                 "last_cycle": 1.7e9, "cycle_ms": 12.5, "cycles": 3, "changes": 2, "paused": false,
+                "disputed": false,
                 "dns_errors_by_kind": {"timeout": 4}, "probe_errors_by_kind": {"refused": 1},
             },
             "workers": [
