@@ -20,6 +20,8 @@ SELECT pg_catalog.json_build_object(
          pg_catalog.json_build_object('id', i.mark, 'position', i.mark_position) END,
        'lost_wal', i.lost_wal, 'rival', i.rival,
        'disabled_by_fleet', i.disabled_by_fleet,
+       'recorded_us', (EXTRACT(epoch FROM i.recorded_at)
+                       OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8,
        'recorded_for', GREATEST(0, EXTRACT(epoch FROM
           pg_catalog.now() OPERATOR(pg_catalog.-) i.recorded_at)::pg_catalog.int8)))
      FROM fleet.identities i), '{}'),

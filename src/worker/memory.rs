@@ -12,10 +12,11 @@ use decide::membership::coordinator::{Coordinator, DistNode, OwnAddress, Removed
 use decide::membership::discovery::Discovery;
 use decide::membership::endpoint::{Endpoint, Probe};
 use decide::membership::evidence::bar;
-use decide::membership::lineage::{Lsn, Mark};
+use decide::membership::lineage::{Lsn, Mark, Record};
 use decide::membership::observation::Now;
 use decide::membership::plan::Worker;
 use decide::membership::schedule::{self, Pace};
+use decide::membership::server::Server;
 use decide::membership::state::State;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -52,6 +53,8 @@ pub struct Memory {
     own_row: (Option<(String, i32)>, Duration),
     /// How far the server of each worker was last seen to have come, and which instance it was.
     seen: BTreeMap<i32, Seen>,
+    /// When each worker was recorded, which `fleet.accept_server` does anew.
+    recorded_us: BTreeMap<i32, i64>,
 }
 
 struct Seen {
@@ -60,6 +63,12 @@ struct Seen {
     mark: Option<Mark>,
     started_us: i64,
     position: Lsn,
+}
+
+impl Seen {
+    fn is_of(&self, record: &Record) -> bool {
+        self.timeline == record.timeline && self.mark == record.mark
+    }
 }
 
 impl Memory {
@@ -74,6 +83,7 @@ impl Memory {
             own: Vec::new(),
             own_row: (None, Duration::ZERO),
             seen: BTreeMap::new(),
+            recorded_us: BTreeMap::new(),
             unnamed_since: BTreeMap::new(),
             failures: BTreeMap::new(),
             started_us: BTreeMap::new(),
@@ -107,6 +117,7 @@ impl Memory {
             self.forget(|endpoint| addresses.contains(&endpoint.ip()));
         }
         self.learn_own_row(coordinator);
+        self.learn_records(coordinator);
         // Candidates were asked for relations of the names that were known then.
         let tables = coordinator.citus.as_ref().map_or(&[][..], |citus| &citus.distributed_tables);
         if self.distributed_tables != tables {
@@ -117,6 +128,23 @@ impl Memory {
         }
         self.unnamed_since.retain(|nodeid, _| rows.contains(nodeid));
         self.seen.retain(|nodeid, _| rows.contains(nodeid));
+    }
+
+    /// Takes in who the workers are. What a server said before an operator had it accepted, it said
+    /// without the mark that it has got then.
+    fn learn_records(&mut self, coordinator: &Coordinator) {
+        let records: BTreeMap<i32, i64> =
+            coordinator.identities.iter().map(|(id, known)| (*id, known.recorded_us)).collect();
+        let before = std::mem::replace(&mut self.recorded_us, records);
+        let now = self.now().monotonic;
+        for (nodeid, known) in &coordinator.identities {
+            if before.get(nodeid).is_some_and(|before| *before != known.recorded_us) {
+                let accepted = known.record.system_identifier;
+                let is_it = |server: &Server| server.system_identifier == accepted;
+                let its = self.endpoints.values_mut().filter(|it| it.server().is_some_and(is_it));
+                its.for_each(|endpoint| endpoint.forget(now));
+            }
+        }
     }
 
     /// Takes in what the coordinator's own row is.
@@ -136,10 +164,7 @@ impl Memory {
     pub fn recollect(&self, coordinator: &mut Coordinator) {
         for (nodeid, known) in &mut coordinator.identities {
             let seen = self.seen.get(nodeid);
-            let is_it = |seen: &&Seen| {
-                seen.timeline == known.record.timeline && seen.mark == known.record.mark
-            };
-            if let Some(seen) = seen.filter(is_it) {
+            if let Some(seen) = seen.filter(|seen| seen.is_of(&known.record)) {
                 known.record.position = known.record.position.max(Some(seen.position));
                 known.record.started_us = Some(seen.started_us);
             }
@@ -156,21 +181,21 @@ impl Memory {
             if let (Some((nodeid, known)), Some(server)) = (known, server) {
                 let (timeline, mark) = (known.record.timeline, known.record.mark.clone());
                 let (started_us, position) = (server.started_us, server.position);
+                let before = self.seen.get(nodeid).filter(|seen| seen.is_of(&known.record));
+                let before = before.filter(|_| !position.ends_a_record());
+                let position = before.map_or(position, |seen| seen.position);
                 self.seen.insert(*nodeid, Seen { timeline, mark, started_us, position });
             }
         }
     }
 
-    /// Workers that have come so much further than is recorded that it is worth a write.
+    /// Workers that have come further than is recorded. One that nobody writes to does not.
     pub fn advanced(&self, recorded: &BTreeMap<i32, Option<Lsn>>) -> Vec<(i32, Lsn)> {
-        const WORTH: u64 = 1 << 20;
-        let is_far = |nodeid: &i32, position: Lsn| {
-            recorded
-                .get(nodeid)
-                .is_some_and(|known| known.is_none_or(|known| position.since(known) >= WORTH))
+        let is_further = |nodeid: &i32, position: Lsn| {
+            recorded.get(nodeid).is_some_and(|known| known.is_none_or(|known| position > known))
         };
         let seen = self.seen.iter().map(|(nodeid, seen)| (*nodeid, seen.position));
-        seen.filter(|(nodeid, position)| is_far(nodeid, *position)).collect()
+        seen.filter(|(nodeid, position)| is_further(nodeid, *position)).collect()
     }
 
     /// Forgets what endpoints have said, and what they are still about to say.

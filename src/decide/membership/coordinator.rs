@@ -120,6 +120,8 @@ pub struct Identity {
     pub record: Record,
     /// The fleet disabled it, as `citus_fleet.on_absent` asked for; an operator did not.
     pub disabled_by_fleet: bool,
+    /// When it was recorded, on the clock of its server: by another session, if that changes.
+    pub recorded_us: i64,
     /// Seconds since it was recorded.
     pub recorded_for: u64,
     /// Another server that was seen running as this worker while its own did, and where: only an

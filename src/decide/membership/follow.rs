@@ -2,11 +2,17 @@
 //! or nothing.
 //! Must not touch a row whose server is not known by its recorded identity.
 
+use super::candidate::Candidate;
 use super::change::{Change, Subject};
+use super::coordinator::Identity;
+use super::endpoint::Phase;
 use super::evidence::Member;
+use super::lineage::Descent;
+use super::observation::Sighting;
 use super::registered::Registered;
+use super::server::Server;
 use super::situations::{self, ADDRESS_TAKEN};
-use super::state::Action;
+use super::state::{Action, State};
 use super::verdict::Verdict;
 use super::view::View;
 use super::whereabouts::{Missing, Move, Whereabouts, whereabouts};
@@ -23,7 +29,7 @@ pub struct Followed {
     pub recheck: Vec<SocketAddr>,
     /// Where its next primary may appear, while it has none.
     pub sought: Vec<SocketAddr>,
-    /// Another server that runs as this worker beside its own.
+    /// Another server that runs as this worker beside its own, or in its place with an older state.
     pub rival: Option<String>,
 }
 
@@ -35,7 +41,7 @@ pub fn follow(view: &View<'_>, known: &Registered<'_>) -> Followed {
     let is_well = known.is_well();
     // What an operator has disabled follows nobody, and what is back has not moved.
     // Nor is one followed that two servers have been.
-    let may_follow = |identity: &super::coordinator::Identity| {
+    let may_follow = |identity: &Identity| {
         identity.rival.is_none() && (row.isactive || (identity.disabled_by_fleet && !is_well))
     };
     let followed = identity.filter(|identity| may_follow(identity));
@@ -87,13 +93,14 @@ pub fn follow(view: &View<'_>, known: &Registered<'_>) -> Followed {
     };
     let rival = match &whereabouts {
         Whereabouts::Twice(one, other) => {
-            let rival = if known.endpoints.contains(other) { one } else { other };
-            let server = view.seen.sighting(*rival).map(|sighting| sighting.server);
-            let timeline = server.map_or(0, |server| server.timeline);
-            Some(format!("{rival}, timeline {timeline}"))
+            Some(if known.endpoints.contains(other) { *one } else { *other })
         }
-        _ => None,
+        _ => followed.and_then(|identity| older_state(view, known, identity, candidates)),
     };
+    let rival = rival.map(|at| {
+        let server = view.seen.sighting(at).map(|sighting| sighting.server);
+        format!("{at}, timeline {}", server.map_or(0, |server| server.timeline))
+    });
     let is_elsewhere = |at: &SocketAddr| !known.endpoints.contains(at);
     let sought = candidates.iter().map(|candidate| candidate.endpoint).filter(is_elsewhere);
     Followed {
@@ -104,6 +111,33 @@ pub fn follow(view: &View<'_>, known: &Registered<'_>) -> Followed {
         sought: if is_well { Vec::new() } else { sought.collect() },
         rival,
     }
+}
+
+/// An older state of a worker's server that runs in its place, or where its next one is looked for: it is to
+/// be remembered before it has written so much that nothing tells it from the worker.
+fn older_state(
+    view: &View<'_>,
+    known: &Registered<'_>,
+    identity: &Identity,
+    candidates: &[&Candidate],
+) -> Option<SocketAddr> {
+    let is_silent = |at: &SocketAddr| {
+        view.seen.endpoints.get(at).is_some_and(|endpoint| endpoint.phase() == Phase::Silent)
+    };
+    let at_home = known.sighting.filter(|_| known.at_home.state == State::Conflict);
+    let elsewhere = candidates.iter().filter(|_| known.endpoints.iter().all(is_silent));
+    let elsewhere = elsewhere.filter_map(|candidate| view.seen.sighting(candidate.endpoint));
+    let mut sightings = at_home.into_iter().chain(elsewhere);
+    let is_older = |it: &Sighting<'_>| {
+        let Server { system_identifier, in_recovery, ref membership, .. } = *it.server;
+        let is_its = system_identifier == identity.record.system_identifier
+            && membership.as_ref().is_some_and(|its| its.group_id == known.row.groupid);
+        is_its
+            && !in_recovery
+            && !view.seen.is_stale(it.asked_at)
+            && matches!(identity.record.descent(&it.server.lineage()), Descent::Older { .. })
+    };
+    sightings.find(is_older).map(|sighting| sighting.at)
 }
 
 /// The change that an action wants of a row.

@@ -19,6 +19,13 @@ impl Lsn {
     pub fn since(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)
     }
+
+    /// Whether a record surely ends there. WAL is flushed up to the end of a record or of a page
+    /// (XLogBackgroundFlush), and of a record that goes on in the next page a crash leaves nothing.
+    pub fn ends_a_record(self) -> bool {
+        const SMALLEST_PAGE: u64 = 1024;
+        !self.0.is_multiple_of(SMALLEST_PAGE)
+    }
 }
 
 impl fmt::Display for Lsn {
@@ -136,6 +143,9 @@ pub enum Descent {
     Descends { from: Option<Lsn>, lacks: u64 },
     /// It went another way from this position on: that many bytes that were seen are not on it.
     Parted { at: Lsn, lacks: u64 },
+    /// It is an older state of the same server, which lacks that much. Nothing tells any more once it has
+    /// written as much again.
+    Older { at: Lsn, lacks: u64 },
     /// It still writes a timeline that a promotion has ended.
     LeftBehind,
     /// Its history could not be read.
@@ -175,8 +185,9 @@ impl Record {
         }
         match from {
             Some(from) => Descent::Descends { from: Some(from), lacks: seen.since(from) },
-            // On one timeline nothing is lost, unless it is an older state of the same server.
-            None if server.position < seen => parted(server.position),
+            None if server.position < seen && seen.ends_a_record() => {
+                Descent::Older { at: server.position, lacks: seen.since(server.position) }
+            }
             None => Descent::Descends { from: None, lacks: 0 },
         }
     }
@@ -288,7 +299,11 @@ mod tests {
     #[test]
     fn an_older_state_of_the_same_server_lacks_what_was_seen_since() {
         let known = record(1, "", 100, Some(("m", 50)));
-        assert_eq!(known.descent(&server(1, "", 70, &["m"])), parted(70, 30));
+        let older = Descent::Older { at: Lsn(70), lacks: 30 };
+        assert_eq!(known.descent(&server(1, "", 70, &["m"])), older);
+        // At the end of a page a record may go on that never got whole to the disk.
+        let amid = record(1, "", 8192, Some(("m", 50)));
+        assert_eq!(amid.descent(&server(1, "", 8100, &["m"])), descends(None, 0));
         assert_eq!(known.descent(&server(1, "", 40, &[])), parted(50, 50));
         // The very instance that was seen: its answer is only older than the record.
         let running = Record { started_us: Some(5), ..known };
@@ -302,7 +317,8 @@ mod tests {
         assert_eq!(known.descent(&unreadable), Descent::Unknown);
         let as_it_was = record(2, "1 0/64", 150, None);
         assert_eq!(as_it_was.descent(&unreadable), descends(None, 0));
-        assert_eq!(as_it_was.descent(&Lineage { position: Lsn(9), ..unreadable }), parted(9, 141));
+        let older = Descent::Older { at: Lsn(9), lacks: 141 };
+        assert_eq!(as_it_was.descent(&Lineage { position: Lsn(9), ..unreadable }), older);
         // A record of a version that kept neither history nor position nor mark.
         let old = Record { history: None, position: None, mark: None, ..record(2, "", 0, None) };
         assert_eq!(old.descent(&server(2, "1 0/64", 200, &[])), descends(None, 0));

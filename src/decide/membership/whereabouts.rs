@@ -56,7 +56,7 @@ pub fn whereabouts<'a>(
 ) -> Whereabouts<'a> {
     let descends = |server: &Server| match missing.identity.record.descent(&server.lineage()) {
         Descent::Descends { from, lacks } => Some((from, lacks)),
-        Descent::Parted { .. } | Descent::LeftBehind | Descent::Unknown => None,
+        _ => None,
     };
     let is_it = |server: &Server| {
         server.system_identifier == missing.identity.record.system_identifier

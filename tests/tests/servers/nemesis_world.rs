@@ -15,6 +15,12 @@ use std::time::{Duration, Instant};
 /// How many keys there are; the clients run out of them after some twenty minutes.
 const KEYS: u64 = 120_000;
 
+/// A copy of a worker's data, and how far the worker had come when it was made.
+struct Backup {
+    server: Server,
+    at: String,
+}
+
 pub struct World {
     pub cluster: Cluster,
     pub members: Vec<Member>,
@@ -24,7 +30,7 @@ pub struct World {
     /// Of each group, the keys that only a server has had that the operator has given up.
     pub given_up: Vec<BTreeSet<u64>>,
     /// Of each group, a data directory that was copied at one time, whose server does not run.
-    pub backups: Vec<Option<Server>>,
+    backups: Vec<Option<Backup>>,
     /// A copy of the coordinator that runs.
     pub copy: Option<Server>,
     /// A standby of the coordinator, which has everything that was committed there.
@@ -370,16 +376,27 @@ impl World {
                 primary.twin(&format!("backup-{}", self.number), self.cluster.subnet.address());
             let backup = Server::clone_of(primary, spec);
             backup.stop(Shutdown::Immediate);
-            self.backups[group] = Some(backup);
+            let at = primary.try_value("SELECT pg_current_wal_insert_lsn()").ok()?;
+            self.backups[group] = Some(Backup { server: backup, at });
             return Some(format!("back up {}", self.name(leader)));
         };
+        // Rows that nobody has seen nobody can miss: the server with them has to have been probed, and
+        // the copy writes a little itself whenever it starts.
+        let is_seen = format!(
+            "SELECT position - '{}' > 8192 FROM fleet.identities WHERE nodeid = {}",
+            backup.at, self.nodes[group]
+        );
+        if self.cluster.coordinator.try_value(&is_seen) != Ok("t".to_owned()) {
+            self.backups[group] = Some(backup);
+            return None;
+        }
         let name = self.name(leader);
         self.members[leader].kill();
         let aside = self.cluster.subnet.address();
         self.members[leader].move_to(aside.into());
-        backup.move_to(address);
-        backup.begin();
-        self.members.push(Member::new(backup, group, true));
+        backup.server.move_to(address);
+        backup.server.begin();
+        self.members.push(Member::new(backup.server, group, true));
         self.announce();
         Some(format!("a backup runs where {name} was, which is to have {aside}"))
     }

@@ -23,8 +23,8 @@ pub(super) const TABLE: &[Row] = &[
             let rival = it.identity?.rival.clone().filter(|_| it.row.isactive)?;
             Some(vec![("rival", rival), ("node", name(it.row))])
         })],
-        reason: "another server has run as this worker beside its own: {rival}",
-        cause: "A standby was promoted, or a copy started, while the worker ran. Each may have rows that the other lacks, so this stays until an operator decides, whatever is restarted.",
+        reason: "another server has run as this worker beside its own, or with an older state in its place: {rival}",
+        cause: "A standby was promoted, or a copy started, while the worker ran, or an older state of its data directory was restored. Each may have rows that the other lacks, so this stays until an operator decides, whatever is restarted.",
         way_out: Do(
             "Find out which of the two has the rows, save what the other has, and stop it. The one that answers then is this worker: SELECT fleet.accept_server({node});",
         ),
@@ -50,10 +50,10 @@ pub(super) const TABLE: &[Row] = &[
         when: &[
             // Beside its worker, which runs, it is a copy, and called one.
             Candidate(|it| {
-                of_candidate(it, |descent| matches!(descent, Descent::Parted { .. }))
+                of_candidate(it, has_parted)
                     .filter(|_| !matches!(it.twin, Some(Twin::Runs(_))))
             }),
-            AtHome(|it| of_worker(it, |descent| matches!(descent, Descent::Parted { .. }))),
+            AtHome(|it| of_worker(it, has_parted)),
         ],
         reason: "the server there does not go on from what was seen of this worker: it parted at {at}, timeline {timeline}, and lacks {lacks} bytes of WAL that were seen after that (timeline {newest}, up to {seen})",
         cause: "A standby that never saw the last primary's rows was promoted, or an older state of the data directory was restored.",
@@ -134,6 +134,10 @@ pub(super) const TABLE: &[Row] = &[
     },
 ];
 
+fn has_parted(descent: &Descent) -> bool {
+    matches!(descent, Descent::Parted { .. } | Descent::Older { .. })
+}
+
 fn lacking(bytes: u64) -> (&'static str, String) {
     ("lacks", bytes.to_string())
 }
@@ -150,7 +154,7 @@ fn of_worker(it: &There<'_>, is_so: fn(&Descent) -> bool) -> Option<Facts> {
 
 fn facts(server: &Server, row: &DistNode, record: &Record, descent: Descent) -> Facts {
     let (at, lacks) = match descent {
-        Descent::Parted { at, lacks } => (at, lacks),
+        Descent::Parted { at, lacks } | Descent::Older { at, lacks } => (at, lacks),
         _ => Default::default(),
     };
     vec![

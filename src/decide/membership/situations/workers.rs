@@ -56,7 +56,8 @@ pub(super) const TABLE: &[Row] = &[
         action: Action::Reactivate,
         when: &[Worker(|it| {
             let is_out = !it.row.isactive || !it.row.hasmetadata;
-            given(is_out && it.disabled_by_fleet() && it.is_well)
+            let is_sure = it.identity.is_some_and(|known| known.rival.is_none());
+            given(is_out && it.disabled_by_fleet() && it.is_well && is_sure)
         })],
         reason: "it was absent and is back",
         cause: "citus_fleet.on_absent had it disabled, or another worker was removed while it did not answer; its server answers again.",

@@ -107,6 +107,7 @@ pub fn identity(system_identifier: i64) -> Identity {
             started_us: None,
         },
         disabled_by_fleet: false,
+        recorded_us: 1,
         recorded_for: 3600,
         rival: None,
         lost_wal: 0,

@@ -6,6 +6,7 @@ use crate::configuration::policy::OnAbsent;
 use crate::login::LoginFailureKind;
 use crate::membership::change::Change;
 use crate::membership::coordinator::Identity;
+use crate::membership::lineage::Lsn;
 use crate::membership::observation::Hold;
 use crate::membership::plan::Plan;
 use crate::membership::server::Server;
@@ -334,6 +335,26 @@ fn two_servers_that_ran_at_one_moment_are_remembered() {
     let plan = remembered.plan();
     assert_eq!(plan.changes, []);
     plan.at("10.0.0.2").is(State::Conflict, &["10.0.0.9:5432"]);
+}
+
+#[test]
+fn an_older_state_is_remembered_before_it_has_written_on() {
+    let older = Server { position: Lsn(40), started_us: 99, ..member(2, 12) };
+    // In the place of the worker, and where its next server is looked for.
+    let in_its_place = fleet().worker(2, "10.0.0.2").known_as(2, 7002);
+    let in_its_place = in_its_place.server("10.0.0.2", older.clone());
+    let elsewhere = lost().server("10.0.0.9", older);
+    for (mut fleet, at) in [(in_its_place, "10.0.0.2"), (elsewhere, "10.0.0.9")] {
+        let plan = fleet.plan();
+        assert_eq!(plan.rivals, [(2, format!("{at}:5432, timeline 1"))]);
+        plan.at(at).is(State::Conflict, &["lacks 60 bytes"]);
+        // It has written as much again.
+        let identity = fleet.coordinator.identities.get_mut(&2).unwrap();
+        (identity.rival, identity.record.position) = (Some(at.into()), Some(Lsn(30)));
+        let plan = fleet.plan();
+        assert_eq!(plan.changes, []);
+        plan.at("10.0.0.2").is(State::Conflict, &["an older state", at]);
+    }
 }
 
 #[test]
