@@ -20,6 +20,7 @@ pub fn suite() -> Vec<Test> {
         two_coordinators_do_not_share_a_worker,
         who_is_no_coordinator_registers_nobody,
         an_older_state_of_a_worker_is_noticed,
+        an_older_state_in_a_workers_place_does_not_heal_by_writing_on,
         a_table_that_came_since_the_probe_is_not_dropped,
         a_stranger_at_an_old_address_keeps_its_table,
     )
@@ -297,6 +298,62 @@ fn an_older_state_of_a_worker_is_noticed() {
     let back = cluster.workers[0].address;
     wait_until_followed(&cluster, &nodeid, back);
     cluster.workers.truncate(2);
+}
+
+/// The same at the worker's own address, where clients go on writing to it.
+fn an_older_state_in_a_workers_place_does_not_heal_by_writing_on() {
+    let mut cluster = with_items(Plan::workers(2));
+    let nodeid = node_id(&cluster, &cluster.workers[0]);
+    wait_until_marked(&cluster, &nodeid);
+    let (address, port) = (cluster.workers[0].address, cluster.workers[0].port);
+    let mut backup = Server::clone_of(
+        &cluster.workers[0],
+        cluster.workers[0].twin("backup", cluster.subnet.address()),
+    );
+    backup.stop(Shutdown::Fast);
+    let writer = Writer::start(&cluster.coordinator, FIRST);
+    while writer.acknowledged() < FIRST + 300 {
+        writer.wait_for_more();
+    }
+    let last = writer.finish();
+    // It is recorded, and so known to a controller that is started anew.
+    let came = cluster.workers[0].value("SELECT pg_current_wal_flush_lsn()");
+    until("the controller has seen all of it", SOON, || {
+        let sql =
+            format!("SELECT position >= '{came}' FROM fleet.identities WHERE nodeid = {nodeid}");
+        let is_seen = cluster.coordinator.try_value(&sql)?;
+        if is_seen == "t" { Ok(()) } else { Err(is_seen) }
+    });
+    cluster.coordinator.forget_session();
+    cluster.workers[0].kill();
+    backup.move_to(address);
+    backup.begin();
+    cluster.workers[0] = backup;
+    wait_for_code(&cluster, address, "diverged");
+    let ids: u64 = cluster.coordinator.value("SELECT count(*) FROM items").parse().unwrap();
+    assert!(ids < last, "{ids} rows of {last}: nothing was lost, and the test proves nothing");
+
+    let writer = Writer::start(&cluster.coordinator, last);
+    until("it has written as much again", SOON, || {
+        let sql = format!("SELECT pg_current_wal_flush_lsn() > '{came}'");
+        let has = cluster.workers[0].try_value(&sql)?;
+        if has == "t" { Ok(()) } else { Err(has) }
+    });
+    writer.finish();
+    cluster.wait_for_cycles(3);
+    cluster.coordinator.restart();
+    cluster.wait_for_cycles(3);
+    wait_for_node_state(&cluster, &nodeid, "conflict");
+    let told = wait_for_code(&cluster, address, "diverged");
+    assert!(told.contains("fleet.accept_server("), "{told}");
+
+    let events = "SELECT coalesce(string_agg(code, ' ' ORDER BY id), '') FROM fleet.events
+                  WHERE id > (SELECT max(id) FROM fleet.events WHERE event = 'accepted')";
+    cluster.coordinator.run(&format!("SELECT fleet.accept_server('{address}', {port})"));
+    wait_until_followed(&cluster, &nodeid, address);
+    cluster.wait_for_cycles(3);
+    let since = cluster.coordinator.value(events);
+    assert!(!since.contains("parted") && !since.contains("diverged"), "{since}");
 }
 
 /// A table that is created on a candidate after it was probed.
