@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::net::ask::{Bounds, Question, ask};
 use crate::net::crowd::in_session;
 use crate::observe::probe::{Prober, Visit};
-use decide::membership::lineage::{Lineage, Mark};
+use decide::membership::lineage::{Lineage, Mark, Record};
 use decide::membership::server::Server;
 use decide::node::Node;
 use pgrx::prelude::*;
@@ -59,20 +59,32 @@ fn shards(groupid: i32) -> Result<Vec<String>, Error> {
     Ok(names.unwrap_or_default())
 }
 
-/// Records the server, and that somebody has accepted it.
+/// A server that is to be a node's from now on.
+pub struct Accepted {
+    pub lineage: Lineage,
+    pub mark: Option<Mark>,
+    /// Shards that it should have and has not.
+    pub missing: Vec<String>,
+}
+
+/// Records the server, that somebody has accepted it, and what of the `known` one it lacks, as far as that
+/// can be told of two servers.
 pub fn accept(
     nodeid: i32,
     (nodename, nodeport): (&str, i32),
-    lineage: &Lineage,
-    mark: Option<&Mark>,
-    missing: &[String],
+    accepted: &Accepted,
+    known: Option<&Record>,
 ) -> Result<(), Error> {
+    let Accepted { lineage, mark, missing } = accepted;
+    let lost_bytes = known.and_then(|known| known.lost_by(lineage));
     let detail = serde_json::json!({
         "system_identifier": lineage.system_identifier.to_string(),
         "timeline": lineage.timeline,
+        "last_seen": known.and_then(|known| known.position).map(|at| at.to_string()),
+        "lost_bytes": lost_bytes,
         "missing_shards": missing,
     });
-    identities::accept(nodeid, lineage, mark)?;
+    identities::accept(nodeid, lineage, mark.as_ref())?;
     Ok(Spi::run_with_args(
         "INSERT INTO fleet.events (nodename, nodeport, nodeid, event, code, detail)
          VALUES ($1, $2, $3, 'accepted', 'accepted',

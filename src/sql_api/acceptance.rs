@@ -1,7 +1,7 @@
 //! Owns the steps of `fleet.accept_server`, and when it refuses.
 //! Must not look for the server anywhere but where the controller has found it.
 
-use crate::apply::acceptance;
+use crate::apply::acceptance::{self, Accepted};
 use crate::backend::catalog::{read_one, value};
 use crate::error::Error;
 use crate::observe::coordinator;
@@ -112,7 +112,9 @@ pub fn accept(nodename: &str, nodeport: i32, force: bool) -> Result<(), Error> {
     }
     let mark = acceptance::mark(server, visit, &prober)?;
     let node = (worker.node.nodename.as_str(), i32::from(worker.node.nodeport));
-    acceptance::accept(worker.node.nodeid, node, &server.lineage(), mark.as_ref(), &missing)?;
+    let known = coordinator.identities.get(&worker.node.nodeid).map(|known| &known.record);
+    let accepted = Accepted { lineage: server.lineage(), mark, missing };
+    acceptance::accept(worker.node.nodeid, node, &accepted, known)?;
     wake_controller_after_commit();
     notice!("the server at {} is the worker {}:{} from now on", visit.at, node.0, node.1);
     Ok(())

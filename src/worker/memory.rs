@@ -12,7 +12,7 @@ use decide::membership::coordinator::{Coordinator, DistNode, OwnAddress, Removed
 use decide::membership::discovery::Discovery;
 use decide::membership::endpoint::{Endpoint, Probe};
 use decide::membership::evidence::bar;
-use decide::membership::lineage::{Lsn, Mark, Record};
+use decide::membership::lineage::{Descent, Lsn, Mark, Record};
 use decide::membership::observation::Now;
 use decide::membership::plan::Worker;
 use decide::membership::schedule::{self, Pace};
@@ -69,6 +69,12 @@ impl Seen {
     fn is_of(&self, record: &Record) -> bool {
         self.timeline == record.timeline && self.mark == record.mark
     }
+}
+
+/// Whether a server writes on where the recorded one was, on the same timeline.
+fn goes_on(record: &Record, server: &Server) -> bool {
+    let is_its = !server.in_recovery && server.system_identifier == record.system_identifier;
+    is_its && matches!(record.descent(&server.lineage()), Descent::Descends { from: None, .. })
 }
 
 impl Memory {
@@ -171,14 +177,16 @@ impl Memory {
         }
     }
 
-    /// Takes in how far the workers in order have come.
+    /// Takes in how far the workers have come, also those in a conflict: clients' rows go where the row
+    /// of a worker leads.
     pub fn learn_positions(&mut self, workers: &[Worker], coordinator: &Coordinator) {
-        let in_order = |it: &&Worker| matches!(it.state, State::Active | State::Removing);
-        for worker in workers.iter().filter(in_order) {
+        for worker in workers {
             let server = worker.endpoint.and_then(|at| self.endpoints.get(&at)?.server());
             let known =
                 worker.nodeid.and_then(|nodeid| coordinator.identities.get_key_value(&nodeid));
-            if let (Some((nodeid, known)), Some(server)) = (known, server) {
+            if let (Some((nodeid, known)), Some(server)) = (known, server)
+                && goes_on(&known.record, server)
+            {
                 let (timeline, mark) = (known.record.timeline, known.record.mark.clone());
                 let (started_us, position) = (server.started_us, server.position);
                 let before = self.seen.get(nodeid).filter(|seen| seen.is_of(&known.record));

@@ -153,6 +153,21 @@ pub enum Descent {
 }
 
 impl Record {
+    /// How many bytes of WAL were seen that a server in its place does not have; none where nobody can tell.
+    pub fn lost_by(&self, server: &Lineage) -> Option<u64> {
+        let is_kin = server.system_identifier == self.system_identifier;
+        match is_kin.then(|| self.descent(server))? {
+            Descent::Descends { lacks, .. }
+            | Descent::Parted { lacks, .. }
+            | Descent::Older { lacks, .. } => Some(lacks),
+            Descent::LeftBehind => {
+                let left = self.history.as_ref()?.left(server.timeline)?;
+                Some(self.position?.since(left))
+            }
+            Descent::Unknown => None,
+        }
+    }
+
     pub fn descent(&self, server: &Lineage) -> Descent {
         if server.timeline < self.timeline {
             return Descent::LeftBehind;
@@ -308,6 +323,17 @@ mod tests {
         // The very instance that was seen: its answer is only older than the record.
         let running = Record { started_us: Some(5), ..known };
         assert_eq!(running.descent(&server(1, "", 40, &[])), descends(None, 0));
+    }
+
+    #[test]
+    fn what_an_accepted_server_lacks_is_told_as_far_as_it_can_be() {
+        let known = record(2, "1 0/64", 900, Some(("new", 120)));
+        assert_eq!(known.lost_by(&server(2, "1 0/64", 950, &["new"])), Some(0));
+        assert_eq!(known.lost_by(&server(2, "1 0/64", 880, &["new"])), Some(20));
+        assert_eq!(known.lost_by(&server(2, "1 0/64", 950, &["old"])), Some(780));
+        assert_eq!(known.lost_by(&server(1, "", 5000, &["old"])), Some(800));
+        let stranger = Lineage { system_identifier: 9, ..server(1, "", 5000, &[]) };
+        assert_eq!(known.lost_by(&stranger), None);
     }
 
     #[test]

@@ -176,6 +176,8 @@ fn what_a_promoted_server_lacks_is_measured_and_can_be_too_much() {
     wait_until_followed(&cluster, &nodeid, cluster.workers[0].address);
     let rows: u64 = cluster.coordinator.value("SELECT count(*) FROM items").parse().unwrap();
     assert!(rows < FIRST + 100, "{rows} rows: nothing was lost, and the test proves nothing");
+    let lost = "SELECT (detail->>'lost_bytes')::int8 > 0 FROM fleet.events WHERE event = 'accepted'";
+    assert_eq!(cluster.coordinator.value(lost), "t");
 }
 
 /// Case 3. A base backup of the coordinator is started elsewhere, with the configuration of its own.
