@@ -46,6 +46,7 @@ mod upgrades;
 mod vector_builds;
 mod vector_cluster;
 mod vector_indexes;
+mod vector_kinds;
 mod vector_recall;
 mod vector_recall_figures;
 mod vector_recall_schedule;
@@ -99,6 +100,7 @@ fn main() {
         vector_builds::suite(),
         vector_cluster::suite(),
         vector_views::suite(),
+        vector_kinds::suite(),
         vector_recall::suite(),
         vector_recall_figures::suite(),
         vector_recall_schedule::suite(),

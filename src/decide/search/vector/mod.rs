@@ -2,6 +2,7 @@
 //! works on every placement, index, table and node. Must stay pure, as all of `decide`.
 
 pub mod checks;
+mod figure;
 pub mod finding;
 pub mod fleet;
 pub mod health;

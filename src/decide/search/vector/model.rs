@@ -1,6 +1,7 @@
 //! Owns the words of vector-shard health as plain data: what each node says of itself, and what the
 //! coordinator's catalogs say of the cluster. Must not judge anything.
 
+use super::figure;
 use crate::login::LoginFailure;
 use crate::node::any_port;
 use serde::{Deserialize, Serialize};
@@ -63,18 +64,24 @@ pub struct Relation {
     #[serde(default)]
     pub has_identity: bool,
     /// `pg_class.reltuples`: −1 until the first VACUUM, ANALYZE or CREATE INDEX.
+    #[serde(deserialize_with = "figure::tuples")]
     pub reltuples: f64,
+    #[serde(deserialize_with = "figure::count")]
     pub relpages: u64,
     /// Pages on disk at this moment; `None` while somebody holds it exclusively.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "figure::known_count")]
     pub pages: Option<u64>,
     /// Cumulative statistics: rows alive, rows dead, rows ever inserted, rows changed since the last
     /// ANALYZE.
+    #[serde(deserialize_with = "figure::count")]
     pub live: u64,
+    #[serde(deserialize_with = "figure::count")]
     pub dead: u64,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "figure::count")]
     pub inserted: u64,
+    #[serde(deserialize_with = "figure::count")]
     pub modified: u64,
+    #[serde(deserialize_with = "figure::count")]
     pub seq_scans: u64,
     /// When VACUUM and ANALYZE last ended, automatic ones included, in seconds since 1970.
     pub last_vacuum: Option<f64>,
@@ -118,6 +125,7 @@ pub struct Column {
     /// Declared dimensions; −1 where the column has none.
     pub dimensions: i32,
     /// Share of NULLs in `pg_statistic`; `None` before the first ANALYZE.
+    #[serde(default, deserialize_with = "figure::share")]
     pub null_fraction: Option<f64>,
 }
 
@@ -150,13 +158,18 @@ pub struct Index {
     /// Its file, which is another one after a rebuild.
     #[serde(default)]
     pub filenode: u32,
+    #[serde(deserialize_with = "figure::tuples")]
     pub reltuples: f64,
+    #[serde(deserialize_with = "figure::count")]
     pub relpages: u64,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "figure::known_count")]
     pub pages: Option<u64>,
+    #[serde(deserialize_with = "figure::count")]
     pub scans: u64,
     /// Cumulative: blocks asked for, and those found in shared buffers.
+    #[serde(deserialize_with = "figure::count")]
     pub blocks_fetched: u64,
+    #[serde(deserialize_with = "figure::count")]
     pub blocks_hit: u64,
     /// `None` while it cannot be read: it is held exclusively, or it has no pages yet.
     #[serde(default)]
@@ -237,9 +250,13 @@ pub struct Build {
     /// 0 while the new index is not in the catalogs yet.
     pub index: u32,
     pub phase: String,
+    #[serde(deserialize_with = "figure::count")]
     pub blocks_done: u64,
+    #[serde(deserialize_with = "figure::count")]
     pub blocks_total: u64,
+    #[serde(deserialize_with = "figure::count")]
     pub tuples_done: u64,
+    #[serde(deserialize_with = "figure::count")]
     pub tuples_total: u64,
     pub started: f64,
     /// Since when it has been waiting for a lock, if it is.
@@ -252,8 +269,11 @@ pub struct Vacuum {
     pub pid: i32,
     pub relation: u32,
     pub phase: String,
+    #[serde(deserialize_with = "figure::count")]
     pub blocks_total: u64,
+    #[serde(deserialize_with = "figure::count")]
     pub blocks_scanned: u64,
+    #[serde(deserialize_with = "figure::count")]
     pub blocks_vacuumed: u64,
     pub started: f64,
 }
@@ -263,6 +283,7 @@ pub struct Slot {
     pub name: String,
     pub active: bool,
     /// Bytes of WAL that it keeps from being removed.
+    #[serde(default, deserialize_with = "figure::known_count")]
     pub retained: Option<u64>,
 }
 
