@@ -86,12 +86,16 @@ impl Cluster {
 
 #[track_caller]
 pub fn diagnoses(coordinator: &Server, id: &str) -> Vec<Diagnosis> {
-    let rows = coordinator.rows(&format!(
+    all_diagnoses(coordinator).into_iter().filter(|one| one.id == id).collect()
+}
+
+#[track_caller]
+pub fn all_diagnoses(coordinator: &Server) -> Vec<Diagnosis> {
+    let rows = coordinator.rows(
         "SELECT d->>'id' AS id, d->>'status' AS status, d->>'symptom' AS symptom,
                 d->>'run_on' AS run_on, d->>'remedy_sql' AS remedy, d->>'affected_resources' AS affected
-         FROM jsonb_path_query(fleet.vector_health(true), '$.indicators.*.diagnosis[*]') d
-         WHERE d->>'id' = '{id}'"
-    ));
+         FROM jsonb_path_query(fleet.vector_health(true), '$.indicators.*.diagnosis[*]') d",
+    );
     let text = |row: &Row, column: &str| row[column].to_string();
     rows.iter()
         .map(|row| Diagnosis {

@@ -13,12 +13,13 @@ WITH types AS MATERIALIZED (
   WHERE e.extname OPERATOR(pg_catalog.=) 'vector'
     AND t.typname OPERATOR(pg_catalog.=) ANY ('{vector,halfvec,sparsevec}'::pg_catalog.name[])
 ), with_domains AS MATERIALIZED (
-  SELECT t.oid, t.typname, NULL::pg_catalog.int4 AS typmod FROM types t
+  SELECT t.oid, t.typname, NULL::pg_catalog.int4 AS typmod, false AS is_domain FROM types t
   UNION ALL
-  SELECT d.oid, t.typname, d.typtypmod FROM types t
+  SELECT d.oid, t.typname, d.typtypmod, true FROM types t
   JOIN pg_catalog.pg_type d ON d.typbasetype OPERATOR(pg_catalog.=) t.oid
 ), vector_columns AS MATERIALIZED (
-  SELECT a.attrelid, a.attnum, a.attname, t.typname, COALESCE(t.typmod, a.atttypmod) AS dimensions
+  SELECT a.attrelid, a.attnum, a.attname, t.typname, COALESCE(t.typmod, a.atttypmod) AS dimensions,
+         t.is_domain, a.attinhcount OPERATOR(pg_catalog.>) 0 AS is_inherited
   FROM with_domains t
   JOIN pg_catalog.pg_depend d
     ON d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_type'::pg_catalog.regclass
@@ -40,7 +41,8 @@ WITH types AS MATERIALIZED (
   JOIN pg_catalog.pg_index i ON i.indexrelid OPERATOR(pg_catalog.=) d.objid
   WHERE m.amname OPERATOR(pg_catalog.=) ANY ('{hnsw,ivfflat}'::pg_catalog.name[])
 ), relations AS MATERIALIZED (
-  SELECT c.oid, c.relname, n.nspname, c.relkind, c.relreplident, c.reltuples, c.relpages
+  SELECT c.oid, c.relname, n.nspname, c.relkind, c.relreplident, c.reltuples, c.relpages,
+         (SELECT m.amname FROM pg_catalog.pg_am m WHERE m.oid OPERATOR(pg_catalog.=) c.relam) AS amname
   FROM pg_catalog.pg_class c
   JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
   WHERE c.oid OPERATOR(pg_catalog.=) ANY (ARRAY(
@@ -50,6 +52,7 @@ WITH types AS MATERIALIZED (
 ), columns AS (
   SELECT v.attrelid, pg_catalog.json_agg(pg_catalog.json_build_object(
     'name', v.attname, 'quoted', pg_catalog.quote_ident(v.attname), 'kind', v.typname, 'dimensions', v.dimensions,
+    'is_domain', v.is_domain, 'is_inherited', v.is_inherited,
     'null_fraction', (SELECT s.stanullfrac FROM pg_catalog.pg_statistic s
                       WHERE s.starelid OPERATOR(pg_catalog.=) v.attrelid
                         AND s.staattnum OPERATOR(pg_catalog.=) v.attnum AND NOT s.stainherit))
@@ -124,6 +127,13 @@ SELECT pg_catalog.json_build_object(
          AND pc.relkind OPERATOR(pg_catalog.=) 'p'
         JOIN pg_catalog.pg_namespace pn ON pn.oid OPERATOR(pg_catalog.=) pc.relnamespace
         WHERE h.inhrelid OPERATOR(pg_catalog.=) r.oid),
+      'root', (
+        SELECT pg_catalog.format('%I.%I', pn.nspname, pc.relname)
+        FROM pg_catalog.pg_class pc
+        JOIN pg_catalog.pg_namespace pn ON pn.oid OPERATOR(pg_catalog.=) pc.relnamespace
+        WHERE pc.oid OPERATOR(pg_catalog.=) pg_catalog.pg_partition_root(r.oid::pg_catalog.regclass)::pg_catalog.oid
+          AND pc.oid OPERATOR(pg_catalog.<>) r.oid),
+      'materialized', r.relkind OPERATOR(pg_catalog.=) 'm', 'access_method', COALESCE(r.amname, ''),
       'has_identity', CASE r.relreplident WHEN 'n' THEN false WHEN 'd' THEN EXISTS (
           SELECT FROM pg_catalog.pg_index k
           WHERE k.indrelid OPERATOR(pg_catalog.=) r.oid AND k.indisprimary)

@@ -57,8 +57,15 @@ pub struct Relation {
     pub quoted_schema: String,
     /// Whether it is a partitioned table, which has no rows of its own.
     pub partitioned: bool,
-    /// The table that it is a partition of, as `quoted`.
+    /// The table that it is a partition of, as `quoted`; and the topmost one.
     pub parent: Option<String>,
+    #[serde(default)]
+    pub root: Option<String>,
+    #[serde(default)]
+    pub materialized: bool,
+    /// `heap`, `columnar`, …; empty from a version that does not tell.
+    #[serde(default)]
+    pub access_method: String,
     /// Whether logical replication can tell its rows apart, which a shard move without blocking
     /// writes needs: a primary key or a replica identity.
     #[serde(default)]
@@ -93,6 +100,11 @@ pub struct Relation {
 }
 
 impl Relation {
+    /// Whether vector indexes can be built on it. A partitioned table has no access method of its own.
+    pub fn is_heap(&self) -> bool {
+        matches!(self.access_method.as_str(), "" | "heap")
+    }
+
     /// Estimated number of rows.
     ///
     /// The statistics count every write, but a crash loses them, and a session that reports what it
@@ -124,6 +136,12 @@ pub struct Column {
     pub kind: String,
     /// Declared dimensions; −1 where the column has none.
     pub dimensions: i32,
+    /// Its type is a domain over that one.
+    #[serde(default)]
+    pub is_domain: bool,
+    /// It comes from a parent table, which alone can change it.
+    #[serde(default)]
+    pub is_inherited: bool,
     /// Share of NULLs in `pg_statistic`; `None` before the first ANALYZE.
     #[serde(default, deserialize_with = "figure::share")]
     pub null_fraction: Option<f64>,

@@ -5,6 +5,7 @@
 //! which a test compares with this list.
 
 mod builds;
+mod columns;
 mod each;
 mod indexes;
 mod lists;
@@ -109,14 +110,14 @@ pub static CHECKS: &[Check] = &[
         impact: "Searches read every row of the shard.",
         cause: "No index was created, or its creation failed on some shards.",
         action: "Create the index; choose the operator class of the operator that your queries order by.",
-        find: indexes::missing,
+        find: columns::missing,
     },
     Check {
         id: "not_indexable", indicator: "indexes",
         impact: "Searches read every row, because no index can be built on this column as it is.",
-        cause: "The column declares no dimensions, or more than an index can hold: 2,000 for vector, 4,000 for halfvec.",
-        action: "Declare the dimensions, or index the column as halfvec or binary-quantized.",
-        find: indexes::not_indexable,
+        cause: "The column declares no dimensions, or more than an index can hold: 2,000 for vector, 4,000 for halfvec. Columnar tables take no vector index at all.",
+        action: "Declare the dimensions, or index the column as halfvec or binary-quantized. The type of a column of a materialized view or of a domain is changed where it comes from.",
+        find: columns::not_indexable,
     },
     Check {
         id: "index_invalid", indicator: "indexes",

@@ -191,6 +191,7 @@ fn relation(oid: u32, name: &str, indexes: Vec<Index>, rows: u64) -> Relation {
             kind: "vector".into(),
             dimensions: DIMENSIONS,
             null_fraction: Some(0.0),
+            ..Column::default()
         }],
         indexes,
         ..Relation::default()

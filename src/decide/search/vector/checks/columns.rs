@@ -1,0 +1,262 @@
+//! Owns the checks of whether a column can be searched by an index: none there, or none possible as it is.
+//! Must not look into an index, nor offer one that cannot be built.
+
+use crate::condition::Condition;
+use crate::node::literal;
+use crate::search::vector::finding::{Concern, Evidence, Finding, Remedy};
+use crate::search::vector::fleet::{Fleet, Placement, Table, quote};
+use crate::search::vector::model::{Column, Index, Relation};
+
+/// Whether the placement is large enough to need an index.
+pub fn is_large(fleet: &Fleet<'_>, relation: &Relation) -> bool {
+    relation.rows() >= fleet.thresholds.index_min_rows
+}
+
+/// The most dimensions that hnsw and ivfflat take.
+fn most_dimensions(kind: &str) -> Option<i32> {
+    match kind {
+        "vector" => Some(2_000),
+        "halfvec" => Some(4_000),
+        _ => None,
+    }
+}
+
+/// hnsw takes so many elements other than zero of a sparsevec (HNSW_MAX_NNZ of pgvector).
+const MOST_ELEMENTS: u32 = 1_000;
+
+/// Why no hnsw index can be built on a column as it is.
+enum Obstacle {
+    /// Its table is of another access method than heap, such as columnar.
+    AccessMethod,
+    NoDimensions,
+    TooManyDimensions,
+}
+
+fn obstacle(table: &Table<'_>, column: &Column) -> Option<Obstacle> {
+    if !table.shell.is_heap() {
+        Some(Obstacle::AccessMethod)
+    } else if column.dimensions <= 0 {
+        Some(Obstacle::NoDimensions)
+    } else if most_dimensions(&column.kind).is_some_and(|most| column.dimensions > most) {
+        Some(Obstacle::TooManyDimensions)
+    } else {
+        None
+    }
+}
+
+fn covers(index: &Index, column: &Column) -> bool {
+    index.columns.contains(&column.name)
+}
+
+pub fn missing(fleet: &Fleet<'_>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for table in &fleet.tables {
+        for column in table.shell.columns.iter().filter(|it| obstacle(table, it).is_none()) {
+            findings.extend(missing_on(fleet, table, column));
+        }
+    }
+    findings
+}
+
+fn missing_on(fleet: &Fleet<'_>, table: &Table<'_>, column: &Column) -> Vec<Finding> {
+    let known: Vec<(&Placement<'_>, &Relation)> =
+        table.placements.iter().filter_map(|p| Some((p, p.relation?))).collect();
+    let lacking: Vec<&(&Placement<'_>, &Relation)> = known
+        .iter()
+        .filter(|(_, relation)| !relation.indexes.iter().any(|index| covers(index, column)))
+        .collect();
+    let everywhere = lacking.len() == known.len();
+    if everywhere && !lacking.iter().any(|(_, relation)| is_large(fleet, relation)) {
+        return Vec::new();
+    }
+    let finding = |&&(placement, relation): &&(&Placement<'_>, &Relation)| {
+        let remedy = match everywhere {
+            true => Some(create(fleet, table, column)),
+            false => recreate(fleet, table, column, placement, relation),
+        };
+        let node = &fleet.node(placement).address;
+        Finding {
+            status: if !everywhere && is_large(fleet, relation) {
+                Condition::Red
+            } else {
+                Condition::Yellow
+            },
+            subject: fleet.subject(table, placement),
+            symptom: match everywhere {
+                true => format!("column {} of {} has no vector index", column.quoted, table.name),
+                false => format!(
+                    "{} on {node} has no vector index on {}, as other shards of {} have",
+                    relation.quoted, column.quoted, table.name
+                ),
+            },
+            evidence: Evidence::estimated(
+                "rows",
+                relation.rows().round(),
+                fleet.thresholds.index_min_rows,
+            ),
+            remedy,
+        }
+    };
+    lacking.iter().map(finding).collect()
+}
+
+/// A new index on the whole table. pgvector's first operator class stands in for the one that the
+/// queries need, which nobody but their author knows.
+fn create(fleet: &Fleet<'_>, table: &Table<'_>, column: &Column) -> Remedy {
+    let class = operator_class(fleet, &column.kind, "l2_ops");
+    let key = match column.is_domain {
+        // Access methods do not look behind a domain.
+        true => format!(
+            "({}::{}.{}({}))",
+            column.quoted,
+            vector_schema(fleet),
+            column.kind,
+            column.dimensions
+        ),
+        false => column.quoted.clone(),
+    };
+    let create = format!("CREATE INDEX CONCURRENTLY ON {} USING hnsw ({key} {class})", table.name);
+    if column.kind != "sparsevec" {
+        return Remedy::on_coordinator(create);
+    }
+    // A build that fails leaves an invalid index behind, and only the rows tell whether it would.
+    let (name, quoted) = (table.name, &column.quoted);
+    let body = format!(
+        "BEGIN IF EXISTS (SELECT 1 FROM {name} WHERE pg_catalog.regexp_count({quoted}::pg_catalog.text, ':') \
+         > {MOST_ELEMENTS}) THEN RAISE 'a row has more than {MOST_ELEMENTS} elements other than zero: \
+         no hnsw index can hold it'; END IF; END"
+    );
+    Remedy::on_coordinator(format!("DO {}", literal(&body))).then(create)
+}
+
+fn operator_class(fleet: &Fleet<'_>, kind: &str, class: &str) -> String {
+    format!("{}.{kind}_{class}", vector_schema(fleet))
+}
+
+fn vector_schema<'f>(fleet: &'f Fleet<'_>) -> &'f str {
+    fleet
+        .nodes
+        .iter()
+        .filter(|node| node.is_coordinator())
+        .find_map(|node| node.answer.ok()?.vector_schema.as_deref())
+        .unwrap_or("public")
+}
+
+/// The index that this shard lacks, under the name by which Citus will look for it.
+fn recreate(
+    fleet: &Fleet<'_>,
+    table: &Table<'_>,
+    column: &Column,
+    placement: &Placement<'_>,
+    relation: &Relation,
+) -> Option<Remedy> {
+    let placed = placement.indexes.iter().find(|p| covers(p.shell, column) && p.index.is_none())?;
+    let definition = placed.shell.definition.as_ref().or_else(|| {
+        // The shell is locked; another shard has the same.
+        let mut twins = table.placements.iter().filter_map(|p| p.counterpart(placed.shell));
+        twins.find_map(|twin| twin.definition.as_ref())
+    })?;
+    Some(fleet.on_node_of(
+        placement,
+        format!(
+            "CREATE INDEX CONCURRENTLY {} ON {} USING {definition}",
+            quote(placed.name),
+            relation.quoted
+        ),
+    ))
+}
+
+pub fn not_indexable(fleet: &Fleet<'_>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for table in &fleet.tables {
+        let large = table.placements.iter().filter_map(|p| p.relation).any(|r| is_large(fleet, r));
+        let is_bare = |column: &&Column| !table.shell.indexes.iter().any(|it| covers(it, column));
+        for column in table.shell.columns.iter().filter(|column| large && is_bare(column)) {
+            if let Some(obstacle) = obstacle(table, column) {
+                findings.push(obstructed(fleet, table, column, &obstacle));
+            }
+        }
+    }
+    findings
+}
+
+fn obstructed(
+    fleet: &Fleet<'_>,
+    table: &Table<'_>,
+    column: &Column,
+    obstacle: &Obstacle,
+) -> Finding {
+    let (name, quoted, dimensions) = (table.name, &column.quoted, column.dimensions);
+    let most = most_dimensions(&column.kind);
+    let (status, symptom, remedy) = match obstacle {
+        // It was chosen for what columnar is good at.
+        Obstacle::AccessMethod => (
+            Condition::Green,
+            format!("{name} is {}, on which no vector index can be built", table.shell.access_method),
+            None,
+        ),
+        Obstacle::NoDimensions => (
+            Condition::Yellow,
+            format!("column {quoted} of {name} declares no dimensions"),
+            declare_dimensions(fleet, table, column),
+        ),
+        Obstacle::TooManyDimensions => (
+            Condition::Yellow,
+            format!(
+                "column {quoted} of {name} has {dimensions} dimensions, more than an index of {} takes",
+                column.kind
+            ),
+            Some(narrow(fleet, table, column)),
+        ),
+    };
+    Finding {
+        status,
+        subject: Concern { table: Some(name.to_owned()), ..Concern::default() },
+        symptom,
+        evidence: Evidence::exact("declared dimensions", dimensions, most),
+        remedy,
+    }
+}
+
+/// The dimensions are in the data, which only the operator may read. Where the type of the column comes from
+/// elsewhere, it cannot be changed here: a view's query, a domain, a parent that is no partitioned table.
+fn declare_dimensions(fleet: &Fleet<'_>, table: &Table<'_>, column: &Column) -> Option<Remedy> {
+    let root = table.shell.root.as_deref();
+    if table.shell.materialized || column.is_domain || (column.is_inherited && root.is_none()) {
+        return None;
+    }
+    let (name, quoted, schema) = (root.unwrap_or(table.name), &column.quoted, vector_schema(fleet));
+    let dimensions = match column.kind.as_str() {
+        "sparsevec" => format!("pg_catalog.split_part({quoted}::pg_catalog.text, '/', 2)"),
+        _ => format!("{schema}.vector_dims({quoted})"),
+    };
+    let body = format!(
+        "BEGIN EXECUTE pg_catalog.format('ALTER TABLE %s ALTER COLUMN %s TYPE {schema}.{kind}(%s)', \
+         {table}, {column}, (SELECT {dimensions} FROM {name} WHERE {quoted} IS NOT NULL LIMIT 1)); END",
+        kind = column.kind,
+        table = literal(name),
+        column = literal(quoted),
+    );
+    Some(Remedy::on_coordinator(format!("DO {}", literal(&body))))
+}
+
+/// An index on a narrower form of a column of too many dimensions.
+fn narrow(fleet: &Fleet<'_>, table: &Table<'_>, column: &Column) -> Remedy {
+    let (quoted, d, schema) = (&column.quoted, column.dimensions, vector_schema(fleet));
+    let key = match column.kind.as_str() {
+        "vector" if d <= 4_000 => {
+            format!(
+                "({quoted}::{schema}.halfvec({d})) {}",
+                operator_class(fleet, "halfvec", "l2_ops")
+            )
+        }
+        _ => format!(
+            "({schema}.binary_quantize({quoted})::bit({d})) {}",
+            operator_class(fleet, "bit", "hamming_ops")
+        ),
+    };
+    Remedy::on_coordinator(format!(
+        "CREATE INDEX CONCURRENTLY ON {} USING hnsw ({key})",
+        table.name
+    ))
+}
