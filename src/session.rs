@@ -42,13 +42,26 @@ pub fn autoregister(dry_run: bool) -> Result<Report, Error> {
     let _turn = locks::Turn::take();
     let request = board::request(dry_run)?;
     board::wake_controller()?;
-    let answer = board::await_answer(request, PASS_DEADLINE)?;
-    let answer = answer.ok_or(Error::NoAnswer { seconds: PASS_DEADLINE.as_secs() })?;
+    let answer = loop {
+        match board::await_answer(request, PASS_DEADLINE)? {
+            Some(answer) => break answer,
+            // It has said that it takes long, and what.
+            None if is_syncing()? => {}
+            None => return Err(Error::NoAnswer { seconds: PASS_DEADLINE.as_secs() }),
+        }
+    };
     let report: Report = serde_json::from_str(&answer)?;
     match report.error {
         Some(error) => Err(Error::PassFailed(error)),
         None => Ok(report),
     }
+}
+
+/// Whether the controller is sending a node the metadata of many tables.
+fn is_syncing() -> Result<bool, Error> {
+    let snapshot = snapshot_json()?.unwrap_or_default();
+    let workers = snapshot["workers"].as_array().map_or(&[][..], Vec::as_slice);
+    Ok(workers.iter().any(|worker| worker["code"] == "syncing"))
 }
 
 /// The controller of this database, waited for as long as a restart takes.

@@ -2,6 +2,8 @@
 //! Must not do anything about them, except let PostgreSQL handle its own.
 
 use pgrx::pg_sys;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU32};
 use std::time::Duration;
 
 /// Installs the handlers: SIGTERM ends the process as it ends a backend, also in the middle of a
@@ -98,6 +100,8 @@ unsafe extern "C-unwind" {
     fn SignalHandlerForConfigReload(signal: i32);
     fn enable_timeout_after(id: i32, delay_ms: i32);
     fn disable_timeout(id: i32, keep_indicator: bool);
+    fn RegisterTimeout(id: i32, handler: unsafe extern "C-unwind" fn()) -> i32;
+    fn enable_timeout_every(id: i32, first: pg_sys::TimestampTz, delay_ms: i32);
 }
 
 /// `STATEMENT_TIMEOUT` of `enum TimeoutId`, the same in PostgreSQL 16, 17 and 18.
@@ -125,5 +129,73 @@ impl Drop for StatementDeadline {
             // It may have fired just now, for nothing.
             pg_sys::QueryCancelPending = 0;
         }
+    }
+}
+
+/// At least `USER_TIMEOUT` of PostgreSQL 16, 17 and 18: any such number asks for a free one.
+const USER_TIMEOUT: i32 = 13;
+
+/// How often a watch looks.
+const TICK_MS: i32 = 250;
+
+/// The timeout of this process that watches are made of; 0 while it is not registered.
+static TIMEOUT: AtomicI32 = AtomicI32::new(0);
+static LAST_TOUCHED: AtomicI64 = AtomicI64::new(0);
+static IDLE_TICKS: AtomicU32 = AtomicU32::new(0);
+static MOST_IDLE_TICKS: AtomicU32 = AtomicU32::new(0);
+static HAS_FIRED: AtomicBool = AtomicBool::new(false);
+
+/// A deadline for a statement that may take long as long as it gets on: it is cancelled once this process
+/// has touched no page for a while. Citus reads the catalogs for each table whose metadata it sends, and
+/// nothing while it waits for an answer that does not come.
+pub struct Watch;
+
+impl Watch {
+    pub fn start(patience: Duration) -> Self {
+        let ticks = patience.as_millis() / TICK_MS as u128;
+        MOST_IDLE_TICKS.store(u32::try_from(ticks).unwrap_or(u32::MAX), Relaxed);
+        IDLE_TICKS.store(0, Relaxed);
+        HAS_FIRED.store(false, Relaxed);
+        // SAFETY: registered once in this process, which has connected; the handler only looks at
+        // counters and sends a signal.
+        unsafe {
+            if TIMEOUT.load(Relaxed) == 0 {
+                TIMEOUT.store(RegisterTimeout(USER_TIMEOUT, look), Relaxed);
+            }
+            let first = pg_sys::GetCurrentTimestamp() + i64::from(TICK_MS) * 1000;
+            enable_timeout_every(TIMEOUT.load(Relaxed), first, TICK_MS);
+        }
+        Self
+    }
+
+    /// Whether it was this that ended the statement.
+    pub fn has_fired(&self) -> bool {
+        HAS_FIRED.load(Relaxed)
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        // SAFETY: as for the deadline.
+        unsafe {
+            disable_timeout(TIMEOUT.load(Relaxed), false);
+            pg_sys::QueryCancelPending = 0;
+        }
+    }
+}
+
+/// Runs in the handler of SIGALRM.
+unsafe extern "C-unwind" fn look() {
+    // SAFETY: counters that this process alone writes.
+    let touched = unsafe {
+        let usage = &raw const pg_sys::pgBufferUsage;
+        (*usage).shared_blks_hit + (*usage).shared_blks_read
+    };
+    if LAST_TOUCHED.swap(touched, Relaxed) != touched {
+        IDLE_TICKS.store(0, Relaxed);
+    } else if IDLE_TICKS.fetch_add(1, Relaxed) == MOST_IDLE_TICKS.load(Relaxed) {
+        HAS_FIRED.store(true, Relaxed);
+        // SAFETY: as statement_timeout ends a statement.
+        unsafe { libc::kill(pg_sys::MyProcPid, libc::SIGINT) };
     }
 }

@@ -16,6 +16,7 @@ use decide::membership::lineage::{Lsn, Mark};
 use decide::membership::observation::Now;
 use decide::membership::plan::Worker;
 use decide::membership::schedule::{self, Pace};
+use decide::membership::server::{MOST_RELATIONS, Relation};
 use decide::membership::state::State;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -47,7 +48,6 @@ pub struct Memory {
     pub changes: u64,
     pub cycles: u64,
     expired_at: Option<Duration>,
-    distributed_tables: Vec<String>,
     /// The coordinator's own row, and since when it is so.
     own_row: (Option<(String, i32)>, Duration),
     /// How far the server of each worker was last seen to have come, and which instance it was.
@@ -83,7 +83,6 @@ impl Memory {
             changes: 0,
             cycles: 0,
             expired_at: None,
-            distributed_tables: Vec::new(),
         }
     }
 
@@ -107,14 +106,6 @@ impl Memory {
             self.forget(|endpoint| addresses.contains(&endpoint.ip()));
         }
         self.learn_own_row(coordinator);
-        // Candidates were asked for relations of the names that were known then.
-        let tables = coordinator.citus.as_ref().map_or(&[][..], |citus| &citus.distributed_tables);
-        if self.distributed_tables != tables {
-            self.distributed_tables = tables.to_vec();
-            let registered: BTreeSet<SocketAddr> =
-                coordinator.worker_rows().flat_map(|row| self.endpoints_of(row)).collect();
-            self.forget(|endpoint| !registered.contains(endpoint));
-        }
         self.unnamed_since.retain(|nodeid, _| rows.contains(nodeid));
         self.seen.retain(|nodeid, _| rows.contains(nodeid));
     }
@@ -235,6 +226,14 @@ impl Memory {
     pub fn endpoints_of(&self, row: &DistNode) -> Vec<SocketAddr> {
         let addresses = self.node_addresses.get(&row.nodeid).into_iter().flatten();
         addresses.filter_map(|address| Some(SocketAddr::new(*address, row.port()?))).collect()
+    }
+
+    /// What the servers that no row leads to have of their own.
+    pub fn relations(&self) -> impl Iterator<Item = &Relation> {
+        let servers = self.endpoints.values().filter_map(Endpoint::server);
+        // Whoever has too many is refused for that.
+        let few = servers.filter(|server| server.relations.len() <= MOST_RELATIONS);
+        few.flat_map(|server| &server.relations)
     }
 
     /// A question goes out to an endpoint.
