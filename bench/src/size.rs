@@ -19,7 +19,7 @@ pub fn measure(effort: Effort) -> Vec<Figure> {
     let cluster = fleet::requested(plan.worker_set(LOCKS.0, LOCKS.1));
     cluster.keep_shards_on_coordinator();
     let (mut figures, mut first, mut tenants) = (Vec::new(), Vec::new(), 0);
-    for (&size, pair) in sizes.iter().zip(cluster.workers.chunks(2)) {
+    for (number, (&size, pair)) in sizes.iter().zip(cluster.workers.chunks(2)).enumerate() {
         fleet::add_tenants(&cluster, tenants, size);
         tenants = size;
         let what = format!("{size} schemas of two tables");
@@ -29,7 +29,7 @@ pub fn measure(effort: Effort) -> Vec<Figure> {
             first = asked.clone();
         }
         figures.push(probed(&what, &asked, &first));
-        figures.push(joined(&what, &cluster, pair));
+        figures.push(joined(&what, &cluster, pair, number % 2 == 1));
     }
     fleet::dismiss(cluster);
     figures
@@ -60,7 +60,7 @@ fn probed(what: &str, ours: &[f64], baseline: &[f64]) -> Figure {
         .samples("baseline_ms", baseline)
 }
 
-fn joined(what: &str, cluster: &Cluster, pair: &[Server]) -> Figure {
+fn joined(what: &str, cluster: &Cluster, pair: &[Server], is_first: bool) -> Figure {
     let mut session = cluster.coordinator.session();
     session.run("SET statement_timeout = 0");
     let mut take = |worker: &Server, statement: &str, logs_in: bool| {
@@ -78,11 +78,19 @@ fn joined(what: &str, cluster: &Cluster, pair: &[Server]) -> Figure {
         ));
         seconds
     };
-    let by_hand =
-        format!("SELECT pg_catalog.citus_add_node('{}', {})", pair[1].address, pair[1].port);
-    let by_hand = take(&pair[1], &by_hand, true);
-    cluster.announce(&[pair[0].address]);
-    let ours = take(&pair[0], "SELECT * FROM pg_catalog.citus_autoregister()", false);
+    let [first, second] = pair else { unreachable!("a pair of workers") };
+    let add = format!("SELECT pg_catalog.citus_add_node('{}', {})", second.address, second.port);
+    let mut sides = [0.0; 2];
+    // Which of the two comes first changes from size to size.
+    for side in if is_first { [0, 1] } else { [1, 0] } {
+        sides[side] = if side == 1 {
+            take(second, &add, true)
+        } else {
+            cluster.announce(&[first.address]);
+            take(first, "SELECT * FROM pg_catalog.citus_autoregister()", false)
+        };
+    }
+    let [ours, by_hand] = sides;
     fleet::settle(cluster);
     let ratio = Spread::new([ours / by_hand]);
     Figure::new(&format!("Registering 1 worker, {what}"))
