@@ -331,8 +331,12 @@ fn transact<T>(
         _ => format!("citus_fleet: {what}; the metadata of {sent} tables are sent"),
     }));
     let result = transaction_while(deadline, patience, || {
-        // Citus refuses its other mode inside a transaction.
-        Spi::run("SET LOCAL citus.metadata_sync_mode = 'transactional'")?;
+        // Citus refuses its other mode inside a transaction. And it keeps no connection afterwards, which
+        // a later change could find cut off.
+        Spi::run(
+            "SET LOCAL citus.metadata_sync_mode = 'transactional';
+             SET LOCAL citus.max_cached_conns_per_worker = 0",
+        )?;
         pause::hold_off()?;
         body()
     });
