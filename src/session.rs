@@ -106,6 +106,30 @@ pub fn snapshot_json() -> Result<Option<serde_json::Value>, Error> {
     })
 }
 
+/// The same with how far a change has come that the controller is at: it can say nothing itself meanwhile.
+pub fn snapshot_of_now() -> Result<Option<serde_json::Value>, Error> {
+    let mut snapshot = snapshot_json()?;
+    let workers = snapshot.as_mut().and_then(|it| it["workers"].as_array_mut());
+    for worker in workers.into_iter().flatten().filter(|worker| worker["code"] == "syncing") {
+        let reason = worker["reason"].as_str().unwrap_or_default();
+        worker["reason"] = serde_json::json!(format!("{reason}; {} of them are done", sent()?));
+    }
+    Ok(snapshot)
+}
+
+/// How many tables Citus has sent the definition of: of each it keeps the lock until the commit.
+fn sent() -> Result<i64, Error> {
+    let controller = board::controller()?.map(|controller| controller.pid);
+    let count = catalog::read_one(
+        "SELECT pg_catalog.count(DISTINCT l.relation) FROM pg_catalog.pg_locks l
+         JOIN pg_catalog.pg_dist_partition p
+           ON p.logicalrelid::pg_catalog.oid OPERATOR(pg_catalog.=) l.relation
+         WHERE l.pid OPERATOR(pg_catalog.=) $1",
+        &[controller.into()],
+    )?;
+    Ok(count.unwrap_or_default())
+}
+
 pub fn status_json() -> Result<serde_json::Value, Error> {
     let controller = board::controller()?;
     // SAFETY: looks at the server's state.

@@ -104,6 +104,12 @@ fn a_worker_joins_a_cluster_of_many_tenants() {
     let row = cluster.worker_at(first.address).expect("it is listed");
     assert_eq!((&row["state"], &row["code"]), ("ready", "syncing"), "{row:?}");
     assert!(row["reason"].contains(&format!("{} tables", tenants * 2)), "{row:?}");
+    until("it is seen to get on", SOON, || {
+        let row = cluster.worker_at(first.address)?;
+        let done = row["reason"].rsplit("; ").next().unwrap_or_default();
+        let count = done.strip_suffix(" of them are done").and_then(|count| count.parse().ok());
+        if count.is_some_and(|count: usize| count > 0) { Ok(()) } else { Err(format!("{row:?}")) }
+    });
     // Whoever waits finds out for what.
     thread::scope(|scope| {
         let ddl = scope.spawn(|| {
