@@ -9,7 +9,7 @@ use crate::observe::holders;
 use decide::membership::cause::{Cause, Hang, describe};
 use decide::membership::change::Change;
 use decide::membership::lineage::Mark;
-use decide::membership::schedule::{sync_batch, sync_bounds, sync_time};
+use decide::membership::schedule::{sync_batch, sync_bounds};
 use pgrx::prelude::*;
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -19,10 +19,9 @@ use std::time::{Duration, Instant};
 /// What was seen this long ago is looked at again before it is acted upon.
 const LONG: Duration = Duration::from_secs(10);
 
-/// A server that has not joined after so long, with nobody else's lock in the way, keeps the cluster waiting.
-fn hangs(tables: u64) -> Duration {
-    Duration::from_secs(2) + sync_time(tables)
-}
+/// An attempt that has come to nothing after so long, with nobody else's lock in the way, has kept the cluster
+/// waiting, however much there was to send.
+const HANGS: Duration = Duration::from_secs(2);
 
 /// A change and what became of it: the node id, or why it was not made.
 pub struct Outcome {
@@ -180,12 +179,12 @@ fn make(changes: &[&Change], marks: &Marks, tables: u64) -> Vec<Outcome> {
         Ok(ids) => {
             return changes.iter().zip(ids).map(|(it, id)| outcome(it, Ok(id))).collect();
         }
-        Err(error) => error,
+        Err(error) => explain(error, tables),
     };
     let failed = |change, cause| outcome(change, Err(Failure { error: error.clone(), cause }));
-    if changes.iter().all(|it| activates(it)) && has_waited(&error, since, tables) {
+    if changes.iter().all(|it| activates(it)) && has_waited(&error, since) {
         let hung = |is_known| Cause::Hung(Hang { took: started.elapsed(), is_known });
-        return match number.filter(|_| since.elapsed() >= hangs(tables)) {
+        return match number.filter(|_| since.elapsed() >= HANGS) {
             Some(number) => vec![failed(&changes[number], hung(true))],
             None => changes.iter().map(|it| failed(it, hung(changes.len() == 1))).collect(),
         };
@@ -193,15 +192,14 @@ fn make(changes: &[&Change], marks: &Marks, tables: u64) -> Vec<Outcome> {
     if changes.len() > 1 && !concerns_all(&error, changes) {
         return until_one_hangs(changes.chunks(1), marks, tables);
     }
-    let error = explain(error, tables);
-    changes.iter().map(|change| outcome(change, Err(error.clone().into()))).collect()
+    changes.iter().map(|change| failed(change, Cause::Refused)).collect()
 }
 
 /// Whether it took long, or as long as it may, and for no lock of the coordinator's.
-fn has_waited(error: &Error, since: Instant, tables: u64) -> bool {
+fn has_waited(error: &Error, since: Instant) -> bool {
     let is_late =
         matches!(error, Error::Raised { sqlstate: PgSqlErrorCode::ERRCODE_QUERY_CANCELED, .. });
-    !is_lock_wait(error) && (is_late || since.elapsed() >= hangs(tables))
+    !is_lock_wait(error) && (is_late || since.elapsed() >= HANGS)
 }
 
 /// What Citus says, with what it leaves out: it reports the end of a connection in place of what the node

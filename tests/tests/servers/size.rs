@@ -176,13 +176,16 @@ fn a_worker_that_hangs_in_the_sync_is_given_up() {
 }
 
 fn a_worker_without_room_for_locks_is_told_the_setting() {
-    let plan = Plan::workers(1).worker_set("max_locks_per_transaction", "10");
-    let cluster = with_tenants(plan, 600);
+    // Room for most of them, so that it takes seconds to find out, in which the DDL of the cluster waits.
+    let plan = Plan::workers(1).worker_set("max_locks_per_transaction", "40");
+    let cluster = with_tenants(plan, 2000);
     cluster.announce_all();
-    until("the reason names the setting", Duration::from_secs(60), || {
+    let row = until("the reason names the setting", Duration::from_secs(60), || {
         let row = cluster.worker_at(cluster.workers[0].address)?;
         let is_told = row["reason"].contains("max_locks_per_transaction");
-        if is_told { Ok(()) } else { Err(format!("{row:?}")) }
+        if is_told { Ok(row) } else { Err(format!("{row:?}")) }
     });
+    // So it is not tried every minute, but ever more rarely.
+    assert_eq!(&row["code"], "hangs_joining", "{row:?}");
     assert!(cluster.nodes().is_empty(), "{:?}", cluster.nodes());
 }
