@@ -42,13 +42,26 @@ pub fn autoregister(dry_run: bool) -> Result<Report, Error> {
     let _turn = locks::Turn::take();
     let request = board::request(dry_run)?;
     board::wake_controller()?;
-    let answer = board::await_answer(request, PASS_DEADLINE)?;
-    let answer = answer.ok_or(Error::NoAnswer { seconds: PASS_DEADLINE.as_secs() })?;
+    let answer = loop {
+        match board::await_answer(request, PASS_DEADLINE)? {
+            Some(answer) => break answer,
+            // It has said that it takes long, and what.
+            None if is_syncing()? => {}
+            None => return Err(Error::NoAnswer { seconds: PASS_DEADLINE.as_secs() }),
+        }
+    };
     let report: Report = serde_json::from_str(&answer)?;
     match report.error {
         Some(error) => Err(Error::PassFailed(error)),
         None => Ok(report),
     }
+}
+
+/// Whether the controller is sending a node the metadata of many tables.
+fn is_syncing() -> Result<bool, Error> {
+    let snapshot = snapshot_json()?.unwrap_or_default();
+    let workers = snapshot["workers"].as_array().map_or(&[][..], Vec::as_slice);
+    Ok(workers.iter().any(|worker| worker["code"] == "syncing"))
 }
 
 /// The controller of this database, waited for as long as a restart takes.
@@ -91,6 +104,30 @@ pub fn snapshot_json() -> Result<Option<serde_json::Value>, Error> {
         Some(json) => Some(serde_json::from_str(&json)?),
         None => None,
     })
+}
+
+/// The same with how far a change has come that the controller is at: it can say nothing itself meanwhile.
+pub fn snapshot_of_now() -> Result<Option<serde_json::Value>, Error> {
+    let mut snapshot = snapshot_json()?;
+    let workers = snapshot.as_mut().and_then(|it| it["workers"].as_array_mut());
+    for worker in workers.into_iter().flatten().filter(|worker| worker["code"] == "syncing") {
+        let reason = worker["reason"].as_str().unwrap_or_default();
+        worker["reason"] = serde_json::json!(format!("{reason}; {} of them are done", sent()?));
+    }
+    Ok(snapshot)
+}
+
+/// How many tables Citus has sent the definition of: of each it keeps the lock until the commit.
+fn sent() -> Result<i64, Error> {
+    let controller = board::controller()?.map(|controller| controller.pid);
+    let count = catalog::read_one(
+        "SELECT pg_catalog.count(DISTINCT l.relation) FROM pg_catalog.pg_locks l
+         JOIN pg_catalog.pg_dist_partition p
+           ON p.logicalrelid::pg_catalog.oid OPERATOR(pg_catalog.=) l.relation
+         WHERE l.pid OPERATOR(pg_catalog.=) $1",
+        &[controller.into()],
+    )?;
+    Ok(count.unwrap_or_default())
 }
 
 pub fn status_json() -> Result<serde_json::Value, Error> {

@@ -18,9 +18,14 @@ pub fn at_defaults(workers: usize) -> Plan {
 /// side of a comparison never works while the other one is measured. Neither keeps connections to
 /// workers that are about to be new ones, whose servers nobody has been connected to.
 pub fn on_request(workers: usize) -> Cluster {
+    requested(at_defaults(workers))
+}
+
+/// The same with more settings.
+pub fn requested(plan: Plan) -> Cluster {
     // Citus connects every node to every other one now and then.
     let (name, many) = ("max_connections", "300");
-    let cluster = at_defaults(workers)
+    let cluster = plan
         .set("citus_fleet.enabled", "off")
         .set("citus_fleet.interval", "1h")
         .set("citus.max_cached_conns_per_worker", "0")
@@ -52,6 +57,18 @@ pub fn distribute(cluster: &Cluster, tables: usize) {
         cluster.coordinator.run(&format!(
             "CREATE TABLE {SCHEMA}.t{table} (id bigint PRIMARY KEY, body text);
              SELECT create_distributed_table('{SCHEMA}.t{table}', 'id', shard_count := 32)"
+        ));
+    }
+}
+
+/// Schemas of two tables, one schema for each tenant from one number to another.
+pub fn add_tenants(cluster: &Cluster, from: usize, to: usize) {
+    let mut session = cluster.coordinator.session();
+    session.run("SET citus.enable_schema_based_sharding = on; SET client_min_messages = warning");
+    for tenant in from + 1..=to {
+        session.run(&format!(
+            "CREATE SCHEMA t{tenant}; CREATE TABLE t{tenant}.a (id bigint PRIMARY KEY, body text);
+             CREATE TABLE t{tenant}.b (id bigint PRIMARY KEY, body text)"
         ));
     }
 }

@@ -12,6 +12,7 @@ mod process;
 mod recall;
 mod report;
 mod shell;
+mod size;
 mod spread;
 mod start;
 mod steady;
@@ -72,6 +73,13 @@ const MEASUREMENTS: &[Measurement] = &[
         needs: CITUS,
         program: None,
         measure: steady::measure,
+    },
+    Measurement {
+        name: "size",
+        what: "a probe and a join with 0, 1,000 and 10,000 tenant schemas, against a probe without any and a bare citus_add_node",
+        needs: CITUS,
+        program: None,
+        measure: size::measure,
     },
     Measurement {
         name: "vector",

@@ -28,7 +28,7 @@ pub async fn claim(
         if login.value(CLAIM, &[]).await? != "true" {
             return Err(Error::Internal("another coordinator is adding it at this moment".into()));
         }
-        let answer = prober.examine(&mut login, None).await;
+        let answer = prober.examine(&mut login, true).await;
         Ok((login, Answered::just_now(endpoint, answer)))
     };
     tokio::time::timeout(BOUNDS.deadline, claiming)

@@ -2,23 +2,25 @@
 //! Must not change a node that `decide` has not passed: Citus itself checks too little.
 
 use super::{identities, pause};
-use crate::backend::transaction::transaction;
+use crate::backend::catalog::read_one;
+use crate::backend::transaction::{show_activity, transaction, transaction_while};
 use crate::error::Error;
 use crate::observe::holders;
 use decide::membership::cause::{Cause, Hang, describe};
 use decide::membership::change::Change;
 use decide::membership::lineage::Mark;
+use decide::membership::schedule::{sync_batch, sync_bounds};
 use pgrx::prelude::*;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-/// Nodes to a transaction. `citus_add_node` holds ExclusiveLock on `pg_dist_node` until the commit:
-/// 32 nodes take about a second (docs/benchmarks.md), and other adds and DDL wait for it.
-const BATCH: usize = 32;
+/// What was seen this long ago is looked at again before it is acted upon.
+const LONG: Duration = Duration::from_secs(10);
 
-/// A server that has not joined after so long, with nobody else's lock in the way, keeps the cluster waiting.
+/// An attempt that has come to nothing after so long, with nobody else's lock in the way, has kept the cluster
+/// waiting, however much there was to send.
 const HANGS: Duration = Duration::from_secs(2);
 
 /// A change and what became of it: the node id, or why it was not made.
@@ -65,8 +67,9 @@ impl Outcome {
 pub type Marks = BTreeMap<i32, Mark>;
 
 /// Makes changes, moves first. One that fails costs the others nothing, but that once a server has hung while
-/// it was added, the others are left for the next cycle, which follows first.
-pub fn apply(changes: &[Change], marks: &Marks) -> Vec<Outcome> {
+/// it was added, the others are left for the next cycle, which follows first. `tables` are sent to each node
+/// that is activated; where that takes long, what is left is for the next cycle, too.
+pub fn apply(changes: &[Change], marks: &Marks, tables: u64) -> Vec<Outcome> {
     let mut alone = Vec::new();
     let mut moves = Vec::new();
     let mut adds = Vec::new();
@@ -78,8 +81,8 @@ pub fn apply(changes: &[Change], marks: &Marks) -> Vec<Outcome> {
         }
     }
     let groups = moves.into_iter().chain(alone);
-    let mut outcomes: Vec<Outcome> = groups.flat_map(|group| make(&group, marks)).collect();
-    outcomes.extend(until_one_hangs(adds.chunks(BATCH), marks));
+    let mut outcomes: Vec<Outcome> = groups.flat_map(|group| make(&group, marks, tables)).collect();
+    outcomes.extend(until_one_hangs(adds.chunks(sync_batch(tables)), marks, tables));
     name_holders(&mut outcomes);
     outcomes
 }
@@ -88,14 +91,15 @@ pub fn apply(changes: &[Change], marks: &Marks) -> Vec<Outcome> {
 fn until_one_hangs<'a>(
     groups: impl Iterator<Item = &'a [&'a Change]>,
     marks: &Marks,
+    tables: u64,
 ) -> Vec<Outcome> {
     let has_hung = |outcome: &Outcome| {
         outcome.result.as_ref().is_err_and(|failure| matches!(failure.cause, Cause::Hung(_)))
     };
-    let mut outcomes = Vec::new();
+    let (started, mut outcomes) = (Instant::now(), Vec::new());
     for group in groups {
-        outcomes.extend(make(group, marks));
-        if outcomes.iter().any(has_hung) {
+        outcomes.extend(make(group, marks, tables));
+        if outcomes.iter().any(has_hung) || started.elapsed() > LONG {
             break;
         }
     }
@@ -109,7 +113,7 @@ fn name_holders(outcomes: &mut [Outcome]) {
         .iter_mut()
         .filter_map(|Outcome { change, result, .. }| {
             let failure = result.as_mut().err().filter(|failure| is_lock_wait(&failure.error))?;
-            reads_tables |= are_joins(&[&*change]);
+            reads_tables |= activates(change);
             let nodeid = match change {
                 Change::UpdateAddress { nodeid, .. } => *nodeid,
                 _ => 0,
@@ -155,11 +159,11 @@ fn follows(one: &Change, other: &Change) -> bool {
 
 /// Makes changes in one transaction, which for adds is several times as fast as one each. Where that
 /// fails, each gets its own: a failed call of Citus cannot be caught inside a transaction.
-fn make(changes: &[&Change], marks: &Marks) -> Vec<Outcome> {
+fn make(changes: &[&Change], marks: &Marks, tables: u64) -> Vec<Outcome> {
     let started = Instant::now();
     // The change that is being made, none during the commit; and since when.
     let step: Cell<(Option<usize>, Instant)> = Cell::new((None, started));
-    let result = transact(|| {
+    let result = transact(changes, tables, || {
         park(changes)?;
         let made = changes.iter().enumerate().map(|(number, change)| {
             step.set((Some(number), Instant::now()));
@@ -175,10 +179,10 @@ fn make(changes: &[&Change], marks: &Marks) -> Vec<Outcome> {
         Ok(ids) => {
             return changes.iter().zip(ids).map(|(it, id)| outcome(it, Ok(id))).collect();
         }
-        Err(error) => error,
+        Err(error) => explain(error, tables),
     };
     let failed = |change, cause| outcome(change, Err(Failure { error: error.clone(), cause }));
-    if are_joins(changes) && has_waited(&error, since) {
+    if changes.iter().all(|it| activates(it)) && has_waited(&error, since) {
         let hung = |is_known| Cause::Hung(Hang { took: started.elapsed(), is_known });
         return match number.filter(|_| since.elapsed() >= HANGS) {
             Some(number) => vec![failed(&changes[number], hung(true))],
@@ -186,15 +190,9 @@ fn make(changes: &[&Change], marks: &Marks) -> Vec<Outcome> {
         };
     }
     if changes.len() > 1 && !concerns_all(&error, changes) {
-        return until_one_hangs(changes.chunks(1), marks);
+        return until_one_hangs(changes.chunks(1), marks, tables);
     }
     changes.iter().map(|change| failed(change, Cause::Refused)).collect()
-}
-
-/// Whether these changes send all metadata to a server.
-fn are_joins(changes: &[&Change]) -> bool {
-    let is_join = |it: &&Change| matches!(it, Change::Register { .. } | Change::Reactivate { .. });
-    changes.iter().all(is_join)
 }
 
 /// Whether it took long, or as long as it may, and for no lock of the coordinator's.
@@ -202,6 +200,21 @@ fn has_waited(error: &Error, since: Instant) -> bool {
     let is_late =
         matches!(error, Error::Raised { sqlstate: PgSqlErrorCode::ERRCODE_QUERY_CANCELED, .. });
     !is_lock_wait(error) && (is_late || since.elapsed() >= HANGS)
+}
+
+/// What Citus says, with what it leaves out: it reports the end of a connection in place of what the node
+/// has said.
+fn explain(error: Error, tables: u64) -> Error {
+    const SILENT: &str = "connection marked as essential";
+    const MANY: u64 = 500;
+    match error {
+        Error::Raised { message, .. } if tables >= MANY && message.contains(SILENT) => {
+            Error::Internal(format!(
+                "{message} (its log says why: for {tables} tables, max_locks_per_transaction is often too small there)"
+            ))
+        }
+        other => other,
+    }
 }
 
 /// Whether every change would fail the same way after the same wait, or cannot be made alone.
@@ -288,12 +301,43 @@ fn update_node(nodeid: i32, nodename: &str, nodeport: u16) -> Result<(), Error> 
     )?)
 }
 
+/// Whether a change sends a node the metadata of all tables.
+pub fn activates(change: &Change) -> bool {
+    matches!(change, Change::Register { .. } | Change::Reactivate { .. })
+}
+
+/// How many distributed tables there are.
+pub fn count_tables() -> Result<u64, Error> {
+    let count: Option<i64> =
+        read_one("SELECT pg_catalog.count(*) FROM pg_catalog.pg_dist_partition", &[])?;
+    Ok(count.and_then(|count| u64::try_from(count).ok()).unwrap_or_default())
+}
+
 /// Runs changes in a transaction, which does not begin once `fleet.pause()` has been committed.
-fn transact<T>(body: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
-    transaction(|| {
-        // Citus refuses its other mode inside a transaction.
-        Spi::run("SET LOCAL citus.metadata_sync_mode = 'transactional'")?;
+fn transact<T>(
+    changes: &[&Change],
+    tables: u64,
+    body: impl FnOnce() -> Result<T, Error>,
+) -> Result<T, Error> {
+    let activated = changes.iter().filter(|change| activates(change)).count();
+    let sent = if activated == 0 { 0 } else { tables };
+    let (deadline, patience) = sync_bounds(sent, activated as u64);
+    let what: Vec<String> = changes.iter().map(|change| change.to_string()).collect();
+    let what = what.join(", ");
+    show_activity(Some(&match sent {
+        0 => format!("citus_fleet: {what}"),
+        _ => format!("citus_fleet: {what}; the metadata of {sent} tables are sent"),
+    }));
+    let result = transaction_while(deadline, patience, || {
+        // Citus refuses its other mode inside a transaction. And it keeps no connection afterwards, which
+        // a later change could find cut off.
+        Spi::run(
+            "SET LOCAL citus.metadata_sync_mode = 'transactional';
+             SET LOCAL citus.max_cached_conns_per_worker = 0",
+        )?;
         pause::hold_off()?;
         body()
-    })
+    });
+    show_activity(None);
+    result
 }

@@ -2,10 +2,11 @@
 //! it comes back as a value instead of ending the loop.
 //! Must not decide what an error means.
 
-use super::signals::StatementDeadline;
+use super::signals::{StatementDeadline, Watch};
 use crate::error::{Error, one_line};
 use pgrx::pg_sys::panic::CaughtError;
 use pgrx::{PgSqlErrorCode, PgTryBuilder, pg_sys};
+use std::ffi::CString;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
@@ -59,6 +60,33 @@ pub fn transaction_within<T>(
         Err(describe(cause))
     })
     .execute()
+}
+
+/// The same for what may take long as long as it gets on: it ends after `patience` without that, too.
+pub fn transaction_while<T>(
+    deadline: Duration,
+    patience: Duration,
+    body: impl FnOnce() -> Result<T, Error>,
+) -> Result<T, Error> {
+    let watch = Watch::start(patience);
+    let result = transaction_within(deadline, body);
+    if result.is_err() && watch.has_fired() {
+        let message = format!("nothing has come of it for {} s", patience.as_secs());
+        let sqlstate = PgSqlErrorCode::ERRCODE_QUERY_CANCELED;
+        return Err(Error::Raised { sqlstate, message, hint: None });
+    }
+    result
+}
+
+/// Shows what this process is at, to whoever looks at who keeps them waiting, and for how long.
+pub fn show_activity(what: Option<&str>) {
+    let state = match what {
+        Some(_) => pg_sys::BackendState::STATE_RUNNING,
+        None => pg_sys::BackendState::STATE_IDLE,
+    };
+    let text = CString::new(what.unwrap_or_default()).unwrap_or_default();
+    // SAFETY: a NUL-terminated string, which is copied.
+    unsafe { pg_sys::pgstat_report_activity(state, text.as_ptr()) };
 }
 
 /// Runs `body` in a subtransaction: an `Err`, an ERROR or a panic undoes it, releases what it held

@@ -71,12 +71,11 @@ async fn connect(way: &Parameters, bounds: Bounds, errand: Errand) -> Result<Log
     }
 }
 
-/// What an owner of the database or of the role there may have set otherwise, for clients. The second
-/// line is of Citus, which would look at every relation to hide shards; without it, nobody's.
+/// What an owner of the database or of the role there may have set otherwise, for clients.
 const OUR_OWN: &str = "-c client_connection_check_interval=200 -c idle_session_timeout=0 \
      -c idle_in_transaction_session_timeout=0 -c default_transaction_read_only=off \
      -c default_transaction_isolation=read\\ committed -c default_transaction_deferrable=off \
-     -c row_security=on -c search_path=pg_catalog -c citus.override_table_visibility=off";
+     -c row_security=on -c search_path=pg_catalog";
 
 /// Since PostgreSQL 17.
 const NEWEST: &str = "-c transaction_timeout=0";

@@ -51,11 +51,5 @@ SELECT pg_catalog.json_build_object(
     FROM pg_catalog.pg_dist_node d
     LEFT JOIN tasks t ON t.nodeid OPERATOR(pg_catalog.=) d.nodeid
     ORDER BY d.nodeid),
-  'distributed_tables', ARRAY(
-    SELECT n.nspname::pg_catalog.text OPERATOR(pg_catalog.||) '.'
-           OPERATOR(pg_catalog.||) c.relname::pg_catalog.text
-    FROM pg_catalog.pg_dist_partition p
-    JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) p.logicalrelid::pg_catalog.oid
-    JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace),
   'is_job_running', EXISTS (SELECT FROM jobs)
 )::pg_catalog.text

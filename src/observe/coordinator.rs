@@ -3,12 +3,14 @@
 //! Must not connect to anything.
 
 use crate::backend::catalog::{current_database, is_installed, setting, value};
+use crate::backend::encoding::Text;
 use crate::error::Error;
 use crate::net::credentials::Credentials;
 use crate::settings;
 use decide::membership::coordinator::{CitusFacts, Coordinator};
+use decide::membership::server::Relation;
 use pgrx::pg_sys;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CStr;
 
 /// The coordinator as its catalogs show it, and how Citus's connections log in to its workers. With
@@ -20,6 +22,15 @@ pub fn read(rebalance_on_join: bool) -> Result<(Coordinator, Credentials), Error
             Some(value::<CitusFacts>(include_str!("citus.sql"), &[rebalance_on_join.into()])?);
     }
     Ok((coordinator, credentials()?))
+}
+
+/// Those of the relations of candidates that are distributed tables here: a new worker would lose them.
+pub fn clashes<'a>(
+    relations: impl Iterator<Item = &'a Relation>,
+) -> Result<BTreeSet<Relation>, Error> {
+    let (schemas, names): (Vec<Text>, Vec<Text>) =
+        relations.map(|it| (Text(it.schema.clone()), Text(it.name.clone()))).unzip();
+    value(include_str!("clashes.sql"), &[schemas.into(), names.into()])
 }
 
 /// How connections to other nodes log in: as the bootstrap superuser, which the controller runs as,

@@ -12,7 +12,7 @@ use decide::login::{LoginFailure, LoginFailureKind};
 use decide::membership::coordinator::Coordinator;
 use decide::membership::endpoint::ProbeResult;
 use decide::membership::lineage::Lsn;
-use decide::membership::server::{ExtensionState, Membership, Server};
+use decide::membership::server::{ExtensionState, MOST_RELATIONS, Membership, Relation, Server};
 use futures_util::future::join_all;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -25,7 +25,6 @@ pub struct Prober {
     pub resolvers: Resolvers,
     pub deadline: Duration,
     versions: String,
-    distributed_tables: String,
 }
 
 /// The newest marks: the one that is looked for is among them, or is not there.
@@ -40,6 +39,8 @@ pub struct Visit {
     pub name: String,
     /// Its row in `pg_dist_node`, where it has one.
     pub nodeid: Option<i32>,
+    /// A source yields it: what it has of its own matters.
+    pub is_candidate: bool,
 }
 
 impl Prober {
@@ -50,17 +51,11 @@ impl Prober {
             "vector": coordinator.vector_version.as_deref().unwrap_or(""),
             "citus_fleet": coordinator.fleet_version,
         });
-        let tables = coordinator.citus.as_ref().map_or(&[][..], |citus| &citus.distributed_tables);
-        let literal: Vec<String> = tables
-            .iter()
-            .map(|table| format!("\"{}\"", table.replace('\\', "\\\\").replace('"', "\\\"")))
-            .collect();
         Self {
             credentials,
             resolvers: Resolvers::new(settings.nameserver, deadline),
             deadline,
             versions: versions.to_string(),
-            distributed_tables: format!("{{{}}}", literal.join(",")),
         }
     }
 
@@ -77,23 +72,24 @@ impl Prober {
     }
 
     async fn interview(&self, visit: &Visit) -> ProbeResult {
-        let Visit { at, name, nodeid } = visit;
+        let Visit { at, name, nodeid, .. } = visit;
         let bounds = Bounds { login: self.deadline, deadline: self.deadline };
         let mut login = ask::visit(name, *at, *nodeid, bounds, &self.credentials).await?;
-        self.examine(&mut login, *nodeid).await
+        self.examine(&mut login, visit.is_candidate).await
     }
 
     /// Asks a server what it is, over a login that there is already.
-    pub async fn examine(&self, login: &mut Login, nodeid: Option<i32>) -> ProbeResult {
-        // A registered worker has relations of these names because Citus has put them there.
-        let tables = nodeid.map_or(self.distributed_tables.as_str(), |_| "{}");
-        let answer =
-            login.value(include_str!("probe_server.sql"), &[&self.versions, tables]).await?;
+    pub async fn examine(&self, login: &mut Login, is_candidate: bool) -> ProbeResult {
+        let most = if is_candidate { MOST_RELATIONS + 1 } else { 0 };
+        let parameters = [self.versions.as_str(), &most.to_string()];
+        let answer = login.value(include_str!("probe_server.sql"), &parameters).await?;
         let mut facts: ServerFacts = parse(&answer)?;
         // A stranger may call its extensions whatever it likes, at any length.
         for extension in facts.extensions.values_mut() {
             extension.installed = extension.installed.take().map(|version| one_line(&version));
         }
+        facts.relations.retain(Relation::is_possible);
+        facts.relations.truncate(most);
         let citus = facts.extensions.remove("citus").unwrap_or_default();
         let membership: Option<Membership> = match citus.installed {
             Some(_) => {
@@ -120,7 +116,7 @@ impl Prober {
             citus,
             vector: facts.extensions.remove("vector").unwrap_or_default(),
             fleet: facts.extensions.remove("citus_fleet").unwrap_or_default(),
-            clashing_relations: facts.clashing_relations,
+            relations: facts.relations,
             index_builds: facts.index_builds,
             membership,
         })
@@ -139,7 +135,7 @@ struct ServerFacts {
     version_num: u32,
     max_prepared_transactions: u32,
     extensions: BTreeMap<String, ExtensionState>,
-    clashing_relations: Vec<String>,
+    relations: Vec<Relation>,
     index_builds: u32,
 }
 

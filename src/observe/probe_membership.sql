@@ -12,5 +12,7 @@ SELECT pg_catalog.json_build_object(
     FROM pg_catalog.pg_dist_node d JOIN pg_catalog.pg_dist_local_group g
       ON g.groupid OPERATOR(pg_catalog.=) d.groupid
     WHERE d.noderole::pg_catalog.text OPERATOR(pg_catalog.=) 'primary'),
-  'distributed_tables', (SELECT pg_catalog.count(*) FROM pg_catalog.pg_dist_partition)
+  -- A cluster may have tens of thousands, and that it has some is what counts.
+  'distributed_tables', (
+    SELECT pg_catalog.count(*) FROM (SELECT FROM pg_catalog.pg_dist_partition LIMIT 1000) AS counted)
 )::pg_catalog.text

@@ -1,6 +1,7 @@
 -- What any PostgreSQL server says of itself, in one JSON value. Every name is qualified: the server
 -- may be anybody's, and its search_path may lead to anything.
--- $1: versions of the coordinator's extensions, as a JSON object, empty where it has none; $2: names of its distributed tables.
+-- $1: versions of the coordinator's extensions, as a JSON object, empty where it has none; $2: how many of its
+-- relations it is to name at most. It learns no name of ours.
 SELECT pg_catalog.json_build_object(
   'system_identifier', (SELECT c.system_identifier FROM pg_catalog.pg_control_system() c),
   'started_us', (EXTRACT(epoch FROM pg_catalog.pg_postmaster_start_time())
@@ -52,12 +53,18 @@ SELECT pg_catalog.json_build_object(
     LEFT JOIN pg_catalog.pg_extension theirs
       ON theirs.extname OPERATOR(pg_catalog.=) ours.key::pg_catalog.name),
   'index_builds', (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_progress_create_index),
-  'clashing_relations', ARRAY(
-    SELECT relation.name
+  -- Not those of extensions, which it has where the coordinator has them.
+  'relations', ARRAY(
+    SELECT pg_catalog.json_build_object('schema', n.nspname, 'name', c.relname)
     FROM pg_catalog.pg_class c
     JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
-    CROSS JOIN LATERAL (SELECT n.nspname::pg_catalog.text OPERATOR(pg_catalog.||) '.'
-                               OPERATOR(pg_catalog.||) c.relname::pg_catalog.text AS name) relation
-    WHERE relation.name OPERATOR(pg_catalog.=) ANY ($2::pg_catalog.text[])
-    LIMIT 10)
+    WHERE c.relkind OPERATOR(pg_catalog.=) ANY ('{r,p,v,m,f,S}'::pg_catalog."char"[])
+      AND c.oid OPERATOR(pg_catalog.>=) 16384
+      AND NOT pg_catalog.starts_with(n.nspname::pg_catalog.text, 'pg_')
+      AND n.nspname OPERATOR(pg_catalog.<>) 'information_schema'
+      AND NOT EXISTS (
+        SELECT FROM pg_catalog.pg_depend d
+        WHERE d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass
+          AND d.objid OPERATOR(pg_catalog.=) c.oid AND d.deptype OPERATOR(pg_catalog.=) 'e')
+    LIMIT $2::pg_catalog.int8)
 )::pg_catalog.text

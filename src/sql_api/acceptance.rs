@@ -78,6 +78,7 @@ pub fn accept(nodename: &str, nodeport: i32, force: bool) -> Result<(), Error> {
             at: *at,
             name: name.clone(),
             nodeid: named.map(|it| it.node.nodeid),
+            is_candidate: false,
         })
         .collect();
     let answers = prober.ask_all(&visits)?;

@@ -13,7 +13,7 @@ mod vector;
 
 use crate::board::report::Report;
 use crate::error::Error;
-use crate::session::{autoregister, set_paused, snapshot_json, status_json};
+use crate::session::{autoregister, set_paused, snapshot_json, snapshot_of_now, status_json};
 use pgrx::prelude::*;
 
 #[pg_schema]
@@ -71,7 +71,7 @@ pub mod pg_catalog {
 #[pg_schema]
 pub mod fleet {
     use super::{
-        Error, acceptance, doctor, metrics_text, removal, set_paused, snapshot_json, status_json,
+        Error, acceptance, doctor, metrics_text, removal, set_paused, snapshot_of_now, status_json,
         vector,
     };
     use crate::backend::encoding::{Json, JsonB, Text};
@@ -83,7 +83,7 @@ pub mod fleet {
     /// this schema read it.
     #[pg_extern(volatile, parallel_unsafe)]
     pub fn snapshot() -> Option<JsonB> {
-        snapshot_json().unwrap_or_else(|error: Error| error.raise()).map(JsonB)
+        snapshot_of_now().unwrap_or_else(|error: Error| error.raise()).map(JsonB)
     }
 
     /// The controller: role, paused, last cycle, its duration, errors, counts by state.

@@ -15,12 +15,14 @@ use decide::membership::lineage::Mark;
 use futures_util::future::join_all;
 
 /// Makes the changes, each as far as it can be made. Those who want to join are looked at once more, and
-/// `wanted_still` says what is wanted by that. A signal leaves the rest for the next cycle.
+/// `wanted_still` says what is wanted by that. `tables` are sent to each server that is activated. A signal
+/// leaves the rest for the next cycle.
 pub fn carry_out(
     network: &mut Network,
     prober: &Prober,
     changes: &[Change],
-    wanted_still: impl FnOnce(Vec<Answered>) -> Vec<Change>,
+    tables: u64,
+    wanted_still: impl FnOnce(Vec<Answered>) -> Result<Vec<Change>, Error>,
 ) -> Vec<Outcome> {
     let credentials = &prober.credentials;
     let is_joining = |change: &&Change| matches!(change, Change::Register { .. });
@@ -29,20 +31,25 @@ pub fn carry_out(
         changes.iter().filter(|change| is_it(change)).cloned().collect()
     };
     let of_rows = of(&|change| !is_joining(change) && !is_cleaning(change));
-    let mut outcomes = keep(network, credentials, of_rows);
+    let mut outcomes = keep(network, credentials, of_rows, tables);
     // Whoever is added would be given the coordinator's address.
     let has_stale_address = outcomes.iter().any(|Outcome { change, result, .. }| {
         matches!(change, Change::SetCoordinatorHost { .. }) && result.is_err()
     });
     if !has_stale_address {
-        outcomes.extend(join(network, prober, of(&is_joining), wanted_still));
+        outcomes.extend(join(network, prober, of(&is_joining), tables, wanted_still));
     }
     outcomes.extend(clean(network, credentials, of(&is_cleaning)));
     outcomes
 }
 
 /// Changes of registered workers: their servers are marked before their rows lead there.
-fn keep(network: &mut Network, credentials: &Credentials, changes: Vec<Change>) -> Vec<Outcome> {
+fn keep(
+    network: &mut Network,
+    credentials: &Credentials,
+    changes: Vec<Change>,
+    tables: u64,
+) -> Vec<Outcome> {
     let marking = changes.iter().map(|change| mark(credentials, change));
     let Some(results) = network.perform(join_all(marking)) else { return Vec::new() };
     let (mut left, mut ready, mut outcomes) = (Marks::new(), Vec::new(), Vec::new());
@@ -55,7 +62,7 @@ fn keep(network: &mut Network, credentials: &Credentials, changes: Vec<Change>) 
             Err(error) => outcomes.push(Outcome::new(change, Err(error.into()))),
         }
     }
-    for mut outcome in nodes::apply(&ready, &left) {
+    for mut outcome in nodes::apply(&ready, &left, tables) {
         outcome.mark = match outcome.change.subject() {
             Subject::Node(nodeid) => left.remove(&nodeid),
             _ => None,
@@ -88,7 +95,8 @@ fn join(
     network: &mut Network,
     prober: &Prober,
     changes: Vec<Change>,
-    wanted_still: impl FnOnce(Vec<Answered>) -> Vec<Change>,
+    tables: u64,
+    wanted_still: impl FnOnce(Vec<Answered>) -> Result<Vec<Change>, Error>,
 ) -> Vec<Outcome> {
     if changes.is_empty() {
         return Vec::new();
@@ -100,7 +108,7 @@ fn join(
     for (change, result) in changes.into_iter().zip(results) {
         match result {
             Ok((login, answer)) => {
-                claimed.push(change.subject());
+                claimed.push(change);
                 logins.push(login);
                 answers.push(answer);
             }
@@ -108,10 +116,19 @@ fn join(
         }
     }
     let is_claimed = |change: &Change| {
-        matches!(change, Change::Register { .. }) && claimed.contains(&change.subject())
+        matches!(change, Change::Register { .. })
+            && claimed.iter().any(|it| it.subject() == change.subject())
     };
-    let fit: Vec<Change> = wanted_still(answers).into_iter().filter(is_claimed).collect();
-    outcomes.extend(nodes::apply(&fit, &Marks::new()));
+    match wanted_still(answers) {
+        Ok(wanted) => {
+            let fit: Vec<Change> = wanted.into_iter().filter(is_claimed).collect();
+            outcomes.extend(nodes::apply(&fit, &Marks::new(), tables));
+        }
+        Err(error) => {
+            let failed = |change| Outcome::new(change, Err(error.clone().into()));
+            outcomes.extend(claimed.into_iter().map(failed));
+        }
+    }
     // The claims end here, when the servers know whose they are.
     drop(logins);
     outcomes

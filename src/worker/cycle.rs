@@ -5,7 +5,7 @@ use super::carry_out::carry_out;
 use super::memory::Memory;
 use super::record::record;
 use super::snapshot::{Snapshot, report};
-use crate::apply::nodes::Outcome;
+use crate::apply::nodes::{self, Outcome};
 use crate::backend::transaction::transaction;
 use crate::board::{self, Request};
 use crate::error::Error;
@@ -21,6 +21,7 @@ use decide::membership::observation::{Hold, Observation};
 use decide::membership::own_address::own_names;
 use decide::membership::plan::Plan;
 use decide::membership::planner::plan;
+use decide::membership::situations::SYNCING;
 use pgrx::log;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -48,14 +49,36 @@ pub fn run(
     if !observe(network, memory, request, &settings, &coordinator, &prober) {
         return Ok(None);
     }
-    let wanted = decide(memory, request, &settings, &coordinator);
+    compare(memory, &mut coordinator)?;
+    let mut wanted = decide(memory, request, &settings, &coordinator);
+    if wanted.changes.iter().any(nodes::activates) {
+        let tables = transaction(nodes::count_tables)?;
+        coordinator.citus.iter_mut().for_each(|citus| citus.tables = tables);
+        wanted = decide(memory, request, &settings, &coordinator);
+    }
     let is_rehearsal = request.is_some_and(|request| request.dry_run);
+    if !is_rehearsal && wanted.workers.iter().any(|worker| worker.code == SYNCING) {
+        // What follows takes long, and people want to know what they wait for.
+        let took = started.elapsed();
+        let snapshot = Snapshot::of_cycle(
+            memory,
+            &coordinator,
+            &settings,
+            database.clone(),
+            &wanted,
+            took,
+            Vec::new(),
+        );
+        board::publish(&serde_json::to_string(&snapshot)?)?;
+    }
+    let tables = coordinator.citus.as_ref().map_or(0, |citus| citus.tables);
     let outcomes = if is_rehearsal {
         Vec::new()
     } else {
-        carry_out(network, &prober, &wanted.changes, |answers| {
+        carry_out(network, &prober, &wanted.changes, tables, |answers| {
             memory.learn_answers(answers);
-            decide(memory, request, &settings, &coordinator).changes
+            compare(memory, &mut coordinator)?;
+            Ok(decide(memory, request, &settings, &coordinator).changes)
         })
     };
     let (coordinator, plan) = review(memory, request, &settings, coordinator, &wanted, &outcomes)?;
@@ -126,6 +149,16 @@ fn observe(
     }
 }
 
+/// Looks whether candidates have relations of the names of distributed tables; most have none at all.
+fn compare(memory: &Memory, coordinator: &mut Coordinator) -> Result<(), Error> {
+    if let Some(citus) = &mut coordinator.citus
+        && memory.relations().next().is_some()
+    {
+        citus.clashes = transaction(|| catalogs::clashes(memory.relations()))?;
+    }
+    Ok(())
+}
+
 /// Who is to be asked in this cycle, and by which names candidates may be known; on request, everybody.
 fn visits(
     memory: &Memory,
@@ -140,7 +173,12 @@ fn visits(
         memory.lost_names.contains(&row.nodeid) && named.contains(at)
     };
     let rows = coordinator.worker_rows().flat_map(|row| {
-        let visit = |at| Visit { at, name: row.nodename.clone(), nodeid: Some(row.nodeid) };
+        let visit = |at| Visit {
+            at,
+            name: row.nodename.clone(),
+            nodeid: Some(row.nodeid),
+            is_candidate: false,
+        };
         let places = memory.endpoints_of(row).into_iter();
         places.filter(|at| !is_a_candidates(row, at)).map(move |at| (visit(at), None))
     });
@@ -152,7 +190,7 @@ fn visits(
         let name = known.map_or_else(|| at.ip().to_string(), |naming| naming.name.to_string());
         let origins = || policy.node_names.origins(candidate.given.as_ref(), &candidate.source);
         let is_due = request.is_some() || memory.naming_is_due(at);
-        (Visit { at, name, nodeid: None }, is_due.then(origins))
+        (Visit { at, name, nodeid: None, is_candidate: true }, is_due.then(origins))
     });
     // After the candidates, of which they may be some: only those are asked for their names, and an endpoint
     // has one probe at a time. Whoever answers at the address of a removed server may be somebody new.
@@ -162,8 +200,9 @@ fn visits(
         .filter_map(|removed| Some((removed.endpoint_to_clean()?, removed.nodename.as_str())));
     let own = memory.own.iter();
     let own = own.flat_map(|own| own.endpoints.iter().map(|at| (*at, own.nodename.as_str())));
-    let others =
-        removed.chain(own).map(|(at, name)| (Visit { at, name: name.into(), nodeid: None }, None));
+    let others = removed.chain(own).map(|(at, name)| {
+        (Visit { at, name: name.into(), nodeid: None, is_candidate: false }, None)
+    });
     let is_wanted = |at| request.is_some() || memory.is_due(at, policy.interval);
     rows.chain(candidates).chain(others).filter(|(visit, _)| is_wanted(visit.at)).collect()
 }
@@ -223,6 +262,7 @@ fn review(
         // What workers have said by now, they said of the row before.
         memory.learn_own_row(&coordinator);
         memory.recollect(&mut coordinator);
+        compare(memory, &mut coordinator)?;
         let plan = decide(memory, None, settings, &coordinator);
         (coordinator, plan)
     };

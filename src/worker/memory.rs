@@ -16,7 +16,7 @@ use decide::membership::lineage::{Descent, Lsn, Mark, Record};
 use decide::membership::observation::Now;
 use decide::membership::plan::Worker;
 use decide::membership::schedule::{self, Pace};
-use decide::membership::server::Server;
+use decide::membership::server::{MOST_RELATIONS, Relation, Server};
 use decide::membership::state::State;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -48,7 +48,6 @@ pub struct Memory {
     pub changes: u64,
     pub cycles: u64,
     expired_at: Option<Duration>,
-    distributed_tables: Vec<String>,
     /// The coordinator's own row, and since when it is so.
     own_row: (Option<(String, i32)>, Duration),
     /// How far the server of each worker was last seen to have come, and which instance it was.
@@ -99,7 +98,6 @@ impl Memory {
             changes: 0,
             cycles: 0,
             expired_at: None,
-            distributed_tables: Vec::new(),
         }
     }
 
@@ -124,14 +122,6 @@ impl Memory {
         }
         self.learn_own_row(coordinator);
         self.learn_records(coordinator);
-        // Candidates were asked for relations of the names that were known then.
-        let tables = coordinator.citus.as_ref().map_or(&[][..], |citus| &citus.distributed_tables);
-        if self.distributed_tables != tables {
-            self.distributed_tables = tables.to_vec();
-            let registered: BTreeSet<SocketAddr> =
-                coordinator.worker_rows().flat_map(|row| self.endpoints_of(row)).collect();
-            self.forget(|endpoint| !registered.contains(endpoint));
-        }
         self.unnamed_since.retain(|nodeid, _| rows.contains(nodeid));
         self.seen.retain(|nodeid, _| rows.contains(nodeid));
     }
@@ -268,6 +258,14 @@ impl Memory {
     pub fn endpoints_of(&self, row: &DistNode) -> Vec<SocketAddr> {
         let addresses = self.node_addresses.get(&row.nodeid).into_iter().flatten();
         addresses.filter_map(|address| Some(SocketAddr::new(*address, row.port()?))).collect()
+    }
+
+    /// What the servers that no row leads to have of their own.
+    pub fn relations(&self) -> impl Iterator<Item = &Relation> {
+        let servers = self.endpoints.values().filter_map(Endpoint::server);
+        // Whoever has too many is refused for that.
+        let few = servers.filter(|server| server.relations.len() <= MOST_RELATIONS);
+        few.flat_map(|server| &server.relations)
     }
 
     /// A question goes out to an endpoint.

@@ -3,9 +3,10 @@
 //! Must not know what anybody answers.
 
 use super::lineage::Record;
+use super::server::Relation;
 use crate::configuration::names::HostName;
 use serde::Deserialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
@@ -136,8 +137,13 @@ pub struct CitusFacts {
     pub version: String,
     pub group_id: i32,
     pub nodes: Vec<DistNode>,
-    /// Qualified names of the distributed tables, which a new worker may not have relations of.
-    pub distributed_tables: Vec<String>,
+    /// Those of the relations that candidates have whose names distributed tables have too. They are
+    /// looked up one by one: a cluster may have tens of thousands of tables.
+    #[serde(default)]
+    pub clashes: BTreeSet<Relation>,
+    /// Distributed tables, whose metadata a new worker is sent; counted only where one is to join.
+    #[serde(default)]
+    pub tables: u64,
     /// A background job of Citus has not ended.
     pub is_job_running: bool,
 }

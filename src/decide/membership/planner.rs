@@ -11,7 +11,7 @@ use super::lineage::Descent;
 use super::observation::{Observation, Sighting};
 use super::plan::{Plan, Worker};
 use super::registered::Registered;
-use super::situations::{self, CLEANING, CLEANING_WAITS, REGISTERING};
+use super::situations::{self, CLEANING, CLEANING_WAITS, REGISTERING, SYNCING};
 use super::verdict::Verdict;
 use super::view::View;
 use super::{hanging, own_address, rebalance};
@@ -228,7 +228,7 @@ impl<'a> Planner<'a> {
         };
         let verdict = situations::of_newcomer(&it);
         match verdict.code {
-            REGISTERING => {
+            REGISTERING | SYNCING => {
                 let withheld = || self.view.withheld(Subject::Endpoint(at));
                 it.hindrance = self.obstacle.clone().or_else(withheld);
                 if it.hindrance.is_none() {
@@ -260,7 +260,7 @@ impl<'a> Planner<'a> {
     /// A server that passed preflight: registers it unless something else stands in the way.
     fn register(&mut self, it: &Newcomer<'_>) -> Verdict {
         let verdict = situations::of_newcomer(it);
-        if let (REGISTERING, Some(server)) = (verdict.code, it.server()) {
+        if let (REGISTERING | SYNCING, Some(server)) = (verdict.code, it.server()) {
             self.plan.changes.push(Change::Register {
                 nodename: it.nodename.clone(),
                 nodeport: it.at.port(),

@@ -121,6 +121,33 @@ pub fn naming_is_due(endpoint: &Endpoint, now: Duration) -> bool {
         || endpoint.named_at.is_none_or(is_old)
 }
 
+/// How long Citus may take to send a node the metadata of so many tables. Measured on two cores: 2.3 ms
+/// for each of 500 tables, 2.9 ms of 5,000, 8.6 ms of 20,000.
+pub fn sync_time(tables: u64) -> Duration {
+    const OF_MANY: u64 = 10_000;
+    let millis = if tables < OF_MANY { 3 } else { 9 };
+    Duration::from_millis(tables.saturating_mul(millis))
+}
+
+/// How long a change that sends it to so many nodes may take in all, and how long it may go on without
+/// getting on. A slower machine, or a network, takes several times as long.
+pub fn sync_bounds(tables: u64, nodes: u64) -> (Duration, Duration) {
+    const ANY_CHANGE: Duration = Duration::from_secs(15);
+    const MARGIN: u32 = 4;
+    let nodes = u32::try_from(nodes).unwrap_or(u32::MAX);
+    let in_all = sync_time(tables).saturating_mul(MARGIN).saturating_mul(nodes);
+    // At the end the node prepares and commits all of it in one step.
+    (ANY_CHANGE.saturating_add(in_all), ANY_CHANGE + Duration::from_millis(tables))
+}
+
+/// How many nodes are sent it in one transaction: other adds, and changes of tables, wait for it.
+pub fn sync_batch(tables: u64) -> usize {
+    const MOST: usize = 32;
+    const PATIENCE: Duration = Duration::from_secs(10);
+    let each = sync_time(tables).as_millis().max(1);
+    usize::try_from(PATIENCE.as_millis() / each).unwrap_or(MOST).clamp(1, MOST)
+}
+
 /// How long a change that Citus did not accept waits for its next attempt.
 pub fn change_retry(attempts: u32) -> Duration {
     const FIRST: Duration = Duration::from_secs(1);
@@ -288,6 +315,15 @@ mod tests {
         let mut wanted = healthy(99);
         wanted.want();
         assert_eq!(next(1, &[wanted], &[]), SHORTEST_CYCLE);
+    }
+
+    #[test]
+    fn what_is_sent_to_a_node_takes_its_time() {
+        assert_eq!(sync_bounds(0, 3), (secs(15), secs(15)));
+        let (in_all, patience) = sync_bounds(20_000, 1);
+        assert!(in_all > secs(171) * 3, "it took 171 s");
+        assert_eq!(patience, secs(35));
+        assert_eq!([0, 100, 500, 20_000].map(sync_batch), [32, 32, 6, 1]);
     }
 
     #[test]

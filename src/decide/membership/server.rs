@@ -3,6 +3,7 @@
 
 use super::lineage::{History, Lineage, Lsn};
 use serde::Deserialize;
+use std::fmt;
 
 /// Installed and installable versions of one extension on one server.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -11,6 +12,30 @@ pub struct ExtensionState {
     /// Whether the version that the coordinator has could be created there.
     #[serde(default)]
     pub available: bool,
+}
+
+/// As many relations of its own as a server names that is to become a worker: one that is fit has few.
+pub const MOST_RELATIONS: usize = 1000;
+
+/// A relation of a server. Whoever is asked for these learns no name of ours.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+pub struct Relation {
+    pub schema: String,
+    pub name: String,
+}
+
+impl Relation {
+    /// Whether PostgreSQL could have such names at all.
+    pub fn is_possible(&self) -> bool {
+        let is_name = |text: &str| (1..256).contains(&text.len()) && !text.contains('\0');
+        is_name(&self.schema) && is_name(&self.name)
+    }
+}
+
+impl fmt::Display for Relation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.schema, self.name)
+    }
 }
 
 /// What a server says of itself: the identity and the facts that preflight needs.
@@ -37,8 +62,9 @@ pub struct Server {
     pub citus: ExtensionState,
     pub vector: ExtensionState,
     pub fleet: ExtensionState,
-    /// Relations that carry the name of one of the coordinator's distributed tables.
-    pub clashing_relations: Vec<String>,
+    /// Relations of its own, of extensions and the system none; one more than [`MOST_RELATIONS`] where
+    /// it has more. Not asked of a registered worker.
+    pub relations: Vec<Relation>,
     /// Index builds that are under way there.
     pub index_builds: u32,
     /// Present where Citus is installed.
@@ -58,8 +84,12 @@ pub struct Membership {
     /// What it takes itself for: the nodeid of its group's primary.
     #[serde(default)]
     pub nodeid: Option<i32>,
-    /// Rows of `pg_dist_partition`.
+    /// Rows of `pg_dist_partition`, counted up to [`Membership::MOST_COUNTED`].
     pub distributed_tables: u64,
+}
+
+impl Membership {
+    pub const MOST_COUNTED: u64 = 1000;
 }
 
 impl Server {

@@ -37,6 +37,7 @@ mod removal_faults;
 mod resolver;
 mod search_options;
 mod settings;
+mod size;
 mod sql_surface;
 mod stopping;
 mod strangers;
@@ -73,6 +74,7 @@ fn main() {
         registration::suite(),
         commands::suite(),
         preflight::suite(),
+        size::suite(),
         allowed::suite(),
         controller::suite(),
         stopping::suite(),

@@ -8,7 +8,8 @@ use super::row::When::{Candidate, Compared};
 use super::row::{Facts, ROW, Row, given};
 use crate::membership::coordinator::{DistNode, Removed};
 use crate::membership::evidence::{Bar, Newcomer, Twin};
-use crate::membership::server::{ExtensionState, Membership, Server};
+use crate::membership::schedule::sync_time;
+use crate::membership::server::{ExtensionState, MOST_RELATIONS, Membership, Server};
 use crate::membership::state::Action;
 use crate::membership::state::State::{
     Active, Conflict, Discovered, Ready, Refused, Removed as Out, Standby,
@@ -20,6 +21,10 @@ use crate::node::literal;
 pub const CLONE: &str = "clone";
 /// The plan registers it.
 pub const REGISTERING: &str = "registering";
+/// The plan registers it, and that takes a while.
+pub const SYNCING: &str = "syncing";
+/// As many tables as are worth a word.
+const MANY_TABLES: u64 = 500;
 /// The plan drops what Citus has left on it.
 pub const CLEANING: &str = "removed_cleaning";
 
@@ -309,7 +314,10 @@ pub(super) const TABLE: &[Row] = &[
         code: "foreign_coordinator",
         when: &[Candidate(|it| {
             let theirs = in_citus(it).filter(|m| m.nodes > 0 || m.distributed_tables > 0)?;
-            let tables = theirs.distributed_tables.to_string();
+            let tables = match theirs.distributed_tables {
+                Membership::MOST_COUNTED => format!("at least {}", Membership::MOST_COUNTED),
+                count => count.to_string(),
+            };
             Some(vec![("nodes", theirs.nodes.to_string()), ("tables", tables)])
         })],
         reason: "it is the coordinator of another Citus cluster ({nodes} nodes, {tables} distributed tables)",
@@ -324,13 +332,27 @@ pub(super) const TABLE: &[Row] = &[
         code: "table_would_be_dropped",
         when: &[Candidate(|it| {
             let citus = it.coordinator.citus.as_ref()?;
-            let mut theirs = with_citus(it)?.clashing_relations.iter();
-            let clash = theirs.find(|relation| citus.distributed_tables.contains(relation))?;
-            Some(vec![("relation", clash.clone())])
+            let mut theirs = with_citus(it)?.relations.iter();
+            let clash = theirs.find(|relation| citus.clashes.contains(relation))?;
+            Some(vec![("relation", clash.to_string())])
         })],
         reason: "its relation {relation} would be dropped: a distributed table has that name",
         cause: "Its database has a relation of the name of a distributed table.",
         way_out: Do("Rename or drop {relation} on that server after saving its rows."),
+        ..REFUSED
+    },
+    // Nobody looks through all of them for names that clash.
+    Row {
+        code: "too_many_relations",
+        when: &[Candidate(|it| {
+            let is_full = with_citus(it)?.relations.len() > MOST_RELATIONS;
+            is_full.then(|| vec![("most", MOST_RELATIONS.to_string())])
+        })],
+        reason: "it has more than {most} relations of its own, and is no empty server",
+        cause: "Its database is in use for something else.",
+        way_out: Do(
+            "Give it a database of its own with the extension citus, or drop what is not needed.",
+        ),
         ..REFUSED
     },
     // --- It is fit ---
@@ -361,6 +383,21 @@ pub(super) const TABLE: &[Row] = &[
         reason: "it is checked once more",
         cause: "What is known of it, or of its name, is too old to act on.",
         way_out: Wait("it has answered again"),
+        ..FIT
+    },
+    // From here on it takes seconds.
+    Row {
+        code: SYNCING,
+        when: &[Candidate(|it| {
+            let tables = it.coordinator.citus.as_ref().map_or(0, |citus| citus.tables);
+            given(is_free(it)? && tables >= MANY_TABLES)?;
+            let seconds = (sync_time(tables).as_secs() + 1).to_string();
+            Some(vec![("tables", tables.to_string()), ("seconds", seconds)])
+        })],
+        reason: "it is being registered: the metadata of {tables} tables are sent to it, which may take {seconds} s; whoever changes tables waits until then",
+        cause: "It has passed preflight, and there are many tables, as with a schema for each tenant.",
+        way_out: Wait("Citus has added it"),
+        next: Some(Active),
         ..FIT
     },
     Row {

@@ -96,7 +96,7 @@ pub(super) const TABLE: &[Row] = &[
             ]),
             _ => None,
         })],
-        "attempt {attempts} hung for {took} s and is repeated, alone and ever more rarely: {failure}",
+        "attempt {attempts} kept the cluster waiting for {took} s and is repeated, alone and ever more rarely: {failure}",
         "It answers, and lets the coordinator wait once Citus sends it its metadata. Where several were added at once it may have been another of them.",
         Do(
             "On that server, pg_stat_activity and pg_locks say what Citus waits for. SELECT citus_autoregister(); tries it at once.",

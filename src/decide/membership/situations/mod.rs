@@ -16,7 +16,7 @@ mod workers;
 use super::evidence::{AtHome, Hindrance, Member, Newcomer};
 use super::state::State;
 use super::verdict::Verdict;
-pub use candidates::{CLEANING, CLEANING_WAITS, CLONE, REGISTERING, of_clone};
+pub use candidates::{CLEANING, CLEANING_WAITS, CLONE, REGISTERING, SYNCING, of_clone};
 pub use document::document;
 pub use logins::of_login;
 pub use row::{Facts, Row};

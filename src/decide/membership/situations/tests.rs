@@ -220,12 +220,20 @@ const CASES: &[Case] = &[
         fleet().server("10.0.0.9", Server { membership: Some(theirs), ..server(9) })
     }),
     ("table_would_be_dropped", "10.0.0.9", || {
-        spoilt(|s| s.clashing_relations = vec!["public.docs".into()])
+        spoilt(|s| s.relations = vec![relation("public", "docs")])
+    }),
+    ("too_many_relations", "10.0.0.9", || {
+        spoilt(|s| s.relations = vec![relation("public", "mine"); 1001])
     }),
     ("name_taken", "10.0.0.9", || {
         joining().registered_as("w9").naming("10.0.0.9", "w9", &["10.0.0.9"])
     }),
     ("checked_once_more", "10.0.0.9", || joining().aged("10.0.0.9", 11.0)),
+    ("syncing", "10.0.0.9", || {
+        let mut large = joining();
+        large.coordinator.citus.as_mut().unwrap().tables = 20_000;
+        large
+    }),
     ("registering", "10.0.0.9", joining),
     // Logins
     ("name_unresolved", "w2", || fleet().row(row(2, "w2"), &[])),

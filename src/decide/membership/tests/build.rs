@@ -14,7 +14,7 @@ use crate::membership::lineage::{History, Lsn, Mark, Record};
 use crate::membership::observation::{Hold, Now, Observation};
 use crate::membership::plan::{Plan, Worker};
 use crate::membership::planner::plan;
-use crate::membership::server::{ExtensionState, Membership, Server};
+use crate::membership::server::{ExtensionState, Membership, Relation, Server};
 use crate::membership::state::{Action, State};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -39,6 +39,10 @@ pub fn name(name: &str) -> HostName {
     HostName::parse(name).unwrap()
 }
 
+pub fn relation(schema: &str, name: &str) -> Relation {
+    Relation { schema: schema.into(), name: name.into() }
+}
+
 fn has(version: &str) -> ExtensionState {
     ExtensionState { installed: Some(version.into()), available: true }
 }
@@ -59,7 +63,7 @@ pub fn server(n: i64) -> Server {
         citus: has("13.2-1"),
         vector: has("0.8.1"),
         fleet: has("0.1.0"),
-        clashing_relations: Vec::new(),
+        relations: Vec::new(),
         index_builds: 0,
         membership: Some(Membership::default()),
     }
@@ -162,7 +166,8 @@ pub fn fleet() -> Fleet {
                 version: "13.2-1".into(),
                 group_id: 0,
                 nodes: vec![own],
-                distributed_tables: vec!["public.docs".into()],
+                clashes: BTreeSet::from([relation("public", "docs")]),
+                tables: 1,
                 is_job_running: false,
             }),
             role_has_password: false,

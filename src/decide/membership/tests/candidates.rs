@@ -38,7 +38,7 @@ fn preflight_refuses_and_names_the_fact() {
         ),
         (&|s| s.membership.as_mut().unwrap().nodes = 2, &["coordinator of another", "2 nodes"]),
         (&|s| s.membership.as_mut().unwrap().distributed_tables = 9, &["9 distributed tables"]),
-        (&|s| s.clashing_relations = vec!["public.docs".into()], &["public.docs", "dropped"]),
+        (&|s| s.relations = vec![relation("public", "docs")], &["public.docs", "dropped"]),
         (&|s| s.wants_password = true, &["take away the password"]),
         (&|s| s.max_prepared_transactions = 0, &["max_prepared_transactions is 0"]),
         (&|s| s.system_identifier = COORDINATOR_ID, &["coordinator itself", "system identifier 1"]),
@@ -60,7 +60,7 @@ fn preflight_lets_pass_what_citus_makes_right_itself() {
         &|s| s.version_num = 170_001,
         &|s| s.vector = can_be_created(),
         &|s| s.fleet = can_be_created(),
-        &|s| s.clashing_relations = vec!["public.no_longer_distributed".into()],
+        &|s| s.relations = vec![relation("public", "not_distributed")],
         &|s| s.max_prepared_transactions = 1,
     ];
     for (n, vary) in variations.iter().enumerate() {

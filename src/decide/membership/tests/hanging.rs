@@ -42,7 +42,7 @@ fn one_at_a_time_has_its_turn_and_the_longest_waiting_first() {
     later(hung(0, 3, true)).plan().registers_only(&["10.0.0.9"]);
     let plan = hung(20, 3, true).plan();
     assert_eq!(plan.changes, [], "all of them together cost no more than one");
-    plan.at("10.0.0.8").is(State::Ready, &["hung for 15 s", "attempt 3"]);
+    plan.at("10.0.0.8").is(State::Ready, &["waiting for 15 s", "attempt 3"]);
 }
 
 #[test]
@@ -54,7 +54,7 @@ fn whoever_asks_for_it_gets_an_attempt_of_one_at_once() {
     let plan = asked.plan();
     assert_eq!(plan.changes.len(), 1);
     let held = plan.workers.iter().find(|worker| worker.code == "hangs_joining").unwrap();
-    held.is(State::Ready, &["hung for 15 s"]);
+    held.is(State::Ready, &["waiting for 15 s"]);
 }
 
 /// Whoever has just joined is marked in the same cycle.
@@ -93,7 +93,7 @@ fn everybody_else_goes_before_one_that_hangs() {
         .server("10.0.0.4", member(2, 12));
     let plan = moved.plan();
     assert!(matches!(plan.changes[..], [Change::UpdateAddress { nodeid: 2, .. }]), "{plan:#?}");
-    plan.at("10.0.0.9").is(State::Ready, &["hung"]);
+    plan.at("10.0.0.9").is(State::Ready, &["kept the cluster waiting"]);
     // And while it is about to be, or cannot be yet.
     let waiting = moved.failed(Subject::Node(2), Duration::from_secs(NOW + 9));
     assert_eq!(waiting.plan().changes, []);

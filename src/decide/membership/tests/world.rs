@@ -123,7 +123,7 @@ impl World {
             Some(Fault::NoVector) => it.vector = ExtensionState::default(),
             Some(Fault::OtherGroup) => membership.group_id = 99,
             Some(Fault::OtherCoordinator) => (membership.group_id, membership.nodes) = (0, 3),
-            Some(Fault::Clash) => it.clashing_relations = vec!["public.docs".into()],
+            Some(Fault::Clash) => it.relations = vec![relation("public", "docs")],
             Some(Fault::NoPreparedTransactions) => it.max_prepared_transactions = 0,
             Some(Fault::Blank) => it.membership = server(0).membership,
         }
