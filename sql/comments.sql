@@ -34,6 +34,7 @@ COMMENT ON COLUMN fleet.identities.mark_position IS 'The WAL position at which t
 COMMENT ON COLUMN fleet.identities.lost_wal IS 'Bytes of WAL that were seen and that the server which was followed last does not have; 0 once fleet.accept_server() has accepted that';
 COMMENT ON COLUMN fleet.identities.rival IS 'Another server that was seen running as this worker beside its own, until fleet.accept_server() decides';
 COMMENT ON COLUMN fleet.identities.disabled_by_fleet IS 'It was disabled because it was absent, and is reactivated when it is back';
+COMMENT ON COLUMN fleet.identities.to_be_synced IS 'fleet.accept_server() has accepted its server, and Citus has not written its metadata anew since';
 COMMENT ON COLUMN fleet.identities.recorded_at IS 'When it was first seen as this worker';
 COMMENT ON COLUMN fleet.identities.rebalanced_at IS 'When the rebalancer was started for it, by citus_fleet.rebalance_on_join';
 COMMENT ON INDEX fleet.identities_pkey IS 'One identity to a node';
@@ -52,6 +53,7 @@ COMMENT ON COLUMN fleet.removed.address IS 'Where it answered when it was remove
 COMMENT ON COLUMN fleet.removed.relations IS 'What Citus leaves on a removed server: shards of reference tables, and shards that it had not dropped yet';
 COMMENT ON COLUMN fleet.removed.removed_at IS 'When it was removed';
 COMMENT ON COLUMN fleet.removed.removed_by IS 'Who removed it';
+COMMENT ON COLUMN fleet.removed.mark IS 'The row of fleet.marks that it was known by, which pg_upgrade keeps: it is the same server then, under another identity';
 COMMENT ON COLUMN fleet.removed.cleaned_at IS 'When the controller had dropped the relations; NULL until then';
 COMMENT ON INDEX fleet.removed_pkey IS 'One row to a server';
 

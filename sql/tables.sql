@@ -50,6 +50,7 @@ CREATE TABLE fleet.identities (
   lost_wal bigint NOT NULL DEFAULT 0,
   rival text,
   disabled_by_fleet boolean NOT NULL DEFAULT false,
+  to_be_synced boolean NOT NULL DEFAULT false,
   recorded_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
   rebalanced_at timestamptz,
   CONSTRAINT identities_pkey PRIMARY KEY (nodeid)
@@ -70,6 +71,7 @@ CREATE TABLE fleet.removed (
   nodeport integer NOT NULL,
   address inet,
   relations text[] NOT NULL,
+  mark uuid,
   removed_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
   removed_by name NOT NULL DEFAULT SESSION_USER,
   cleaned_at timestamptz,

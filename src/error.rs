@@ -6,6 +6,7 @@ use decide::search::recall::ask::BadAsk;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use pgrx::spi::SpiError;
+use std::net::SocketAddr;
 use std::time::Duration;
 use thiserror::Error;
 
@@ -59,7 +60,11 @@ pub enum Error {
     OtherMajor { theirs: u32, ours: u32 },
     #[error("the server that answers for {node} lacks shards of it")]
     ShardsMissing { node: String, shards: String },
-    #[error("another server runs at the coordinator's address")]
+    #[error("the server that answers for {node} belongs to another cluster, or is another node")]
+    OtherClusters { node: String, owner: String },
+    #[error("the worker {node} is in order, at {own}, and the server at {other} is another one")]
+    InOrder { node: String, own: SocketAddr, other: SocketAddr },
+    #[error("this server is not known to be at the coordinator's address")]
     Disputed(String),
     #[error("no server that was removed is known as {0}")]
     NotRemoved(String),
@@ -106,6 +111,8 @@ impl Error {
             | Self::SeveralToAccept { .. }
             | Self::OtherMajor { .. }
             | Self::ShardsMissing { .. }
+            | Self::OtherClusters { .. }
+            | Self::InOrder { .. }
             | Self::Disputed(_)
             | Self::NotCoordinator { .. } => {
                 PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
@@ -212,8 +219,14 @@ impl Error {
             Self::ShardsMissing { .. } => {
                 "Find the server that has them. With force => true this one is accepted without: the shards stay in the metadata, and queries that need them fail."
             }
+            Self::OtherClusters { .. } => {
+                "Name the server that is this worker. With force => true the row is led to this one all the same."
+            }
+            Self::InOrder { .. } => {
+                "If the other one is to be it, stop the one that runs, and save its rows first. With force => true the row is led to the other one all the same."
+            }
             Self::Disputed(_) => {
-                "Only one of the two is the coordinator, so nothing is changed here. On the one that is: citus_fleet.coordinator_host has to lead to it. Stop the other, or take citus_fleet.workers out of its configuration."
+                "There may be another coordinator, so nothing is changed here. On the one that is: citus_fleet.coordinator_host has to lead to it. Stop the other, or take citus_fleet.workers out of its configuration."
             }
             Self::Raised { hint, .. } => return hint.as_deref(),
             Self::PassFailed(_) | Self::Internal(_) => return None,
@@ -225,6 +238,7 @@ impl Error {
             Self::NotInOrder { reason, .. } => Some(reason),
             Self::HoldsData { held, .. } => Some(held),
             Self::ShardsMissing { shards, .. } => Some(shards),
+            Self::OtherClusters { owner, .. } => Some(owner),
             Self::Disputed(reason) => Some(reason),
             Self::StillUsed { by, .. } => by.as_deref(),
             _ => None,

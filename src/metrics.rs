@@ -192,13 +192,16 @@ impl Page {
                 family.get_or_create(&vec![("node", node(worker))]).set(lost);
             }
         }
-        let mut situations: BTreeMap<(String, String), u32> = BTreeMap::new();
+        let mut situations: BTreeMap<[String; 3], u32> = BTreeMap::new();
         for worker in workers {
-            *situations.entry((label(worker, "state"), label(worker, "code"))).or_default() += 1;
+            let is_registered = worker["nodeid"].is_number().to_string();
+            let labels = [label(worker, "state"), label(worker, "code"), is_registered];
+            *situations.entry(labels).or_default() += 1;
         }
         let family = self.family("worker_situations", "Candidates and registered workers, by code");
-        for ((state, code), count) in situations {
-            family.get_or_create(&vec![("state", state), ("code", code)]).set(count.into());
+        for ([state, code, registered], count) in situations {
+            let labels = vec![("state", state), ("code", code), ("registered", registered)];
+            family.get_or_create(&labels).set(count.into());
         }
     }
 
@@ -375,9 +378,10 @@ mod tests {
                 "dns_errors_by_kind": {"timeout": 4}, "probe_errors_by_kind": {"refused": 1},
             },
             "workers": [
-                {"state": "active", "code": "active"},
-                {"state": "active", "code": "active"},
-                {"state": "blank", "code": "citus_gone"},
+                {"state": "active", "code": "active", "nodeid": 2, "lost_wal": 0},
+                {"state": "active", "code": "active", "nodeid": 3, "lost_wal": 9},
+                {"state": "blank", "code": "citus_gone", "nodeid": 4},
+                {"state": "standby", "code": "standby"},
             ],
         });
         vector["recall"] = json!([
@@ -398,8 +402,14 @@ mod tests {
         has(&text, "citus_fleet_workers{state=\"active\"} 2.0");
         has(&text, "citus_fleet_workers{state=\"blank\"} 1.0");
         has(&text, "citus_fleet_workers{state=\"absent\"} 0.0");
-        has(&text, "citus_fleet_worker_situations{state=\"active\",code=\"active\"} 2.0");
-        has(&text, "citus_fleet_worker_situations{state=\"blank\",code=\"citus_gone\"} 1.0");
+        has(
+            &text,
+            "citus_fleet_worker_situations{state=\"active\",code=\"active\",registered=\"true\"} 2.0",
+        );
+        has(
+            &text,
+            "citus_fleet_worker_situations{state=\"blank\",code=\"citus_gone\",registered=\"true\"} 1.0",
+        );
         has(&text, "citus_fleet_cycle_duration_seconds 0.0125");
         has(&text, "citus_fleet_cycles_total 3");
         has(&text, "citus_fleet_dns_errors_total{kind=\"timeout\"} 4");

@@ -86,11 +86,11 @@ fn require_controller() -> Result<(), Error> {
     }
 }
 
-/// That nobody else runs at the coordinator's address, as the controller saw in its last cycle.
+/// That this server, and nobody else, runs at the coordinator's address, as the controller saw in its last cycle.
 pub fn require_undisputed() -> Result<(), Error> {
     let snapshot = snapshot_json()?.unwrap_or_default();
     let status = &snapshot["status"];
-    match status["disputed"].as_bool() {
+    match status["unproved"].as_bool() {
         Some(true) => {
             let reason = status["coordinator_host"]["reason"].as_str().unwrap_or_default();
             Err(Error::Disputed(reason.to_owned()))

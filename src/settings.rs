@@ -236,7 +236,7 @@ pub fn define(preloaded: bool) {
     GucRegistry::define_int_guc(
         c"citus_fleet.max_lost_wal",
         c"Bytes of WAL that a promoted server may lack and still be followed; -1 = any number.",
-        c"What it lacks is said in any case. Above this, the row stays where it is and the worker is a conflict.",
+        c"Of what was seen: rows of the time since the last probe are not counted. What it lacks is said in any case. Above this, the row stays where it is and the worker is a conflict.",
         &MAX_LOST_WAL,
         -1,
         i32::MAX,

@@ -7,7 +7,8 @@ use crate::error::Error;
 use crate::net::ask::{Bounds, Question, ask};
 use crate::net::crowd::in_session;
 use crate::observe::probe::{Prober, Visit};
-use decide::membership::lineage::{Lineage, Mark, Record};
+use decide::membership::coordinator::Identity;
+use decide::membership::lineage::{Lineage, Mark};
 use decide::membership::server::Server;
 use decide::node::Node;
 use pgrx::prelude::*;
@@ -34,12 +35,19 @@ pub fn missing(groupid: i32, visit: &Visit, prober: &Prober) -> Result<Vec<Strin
 }
 
 /// Leaves a mark in the data of the server, where it has a table for it.
-pub fn mark(server: &Server, visit: &Visit, prober: &Prober) -> Result<Option<Mark>, Error> {
+pub fn mark(
+    server: &Server,
+    visit: &Visit,
+    known: Option<&Identity>,
+    prober: &Prober,
+) -> Result<Option<Mark>, Error> {
     if server.marks.is_none() {
         return Ok(None);
     }
     let identifier = server.system_identifier;
-    in_session(marks::leave(&prober.credentials, &visit.name, visit.at, identifier))?.map(Some)
+    let known = known.and_then(|known| Some(known.record.mark.as_ref()?.id.as_str()));
+    in_session(marks::leave(&prober.credentials, &visit.name, visit.at, identifier, known))?
+        .map(Some)
 }
 
 /// Shards of a group that have to be there, qualified and quoted, as its own database knows them.
@@ -73,14 +81,17 @@ pub fn accept(
     nodeid: i32,
     (nodename, nodeport): (&str, i32),
     accepted: &Accepted,
-    known: Option<&Record>,
+    known: Option<&Identity>,
 ) -> Result<(), Error> {
     let Accepted { lineage, mark, missing } = accepted;
-    let lost_bytes = known.and_then(|known| known.lost_by(lineage));
+    // What was lost before is accepted by it, too.
+    let before = known.map(|known| known.lost_wal).filter(|lost| *lost > 0);
+    let now = known.and_then(|known| known.record.lost_by(lineage));
+    let lost_bytes = now.map_or(before, |now| Some(now.saturating_add(before.unwrap_or(0))));
     let detail = serde_json::json!({
         "system_identifier": lineage.system_identifier.to_string(),
         "timeline": lineage.timeline,
-        "last_seen": known.and_then(|known| known.position).map(|at| at.to_string()),
+        "last_seen": known.and_then(|known| known.record.position).map(|at| at.to_string()),
         "lost_bytes": lost_bytes,
         "missing_shards": missing,
     });

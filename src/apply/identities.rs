@@ -53,7 +53,11 @@ pub fn accept(nodeid: i32, lineage: &Lineage, mark: Option<&Mark>) -> Result<(),
     let disabled: Option<bool> = read_one(disabled, &[nodeid.into()])?;
     forget(nodeid)?;
     record(nodeid, lineage, mark, 0)?;
-    set_disabled(nodeid, disabled == Some(true))
+    Ok(Spi::run_with_args(
+        "UPDATE fleet.identities SET disabled_by_fleet = $2, to_be_synced = true
+         WHERE nodeid OPERATOR(pg_catalog.=) $1",
+        &[nodeid.into(), (disabled == Some(true)).into()],
+    )?)
 }
 
 /// Notes the mark that a node's server has got.
@@ -65,20 +69,32 @@ pub fn set_mark(nodeid: i32, mark: &Mark) -> Result<(), Error> {
     )?)
 }
 
-/// Notes how far a node's server was seen to have come.
-pub fn set_position(nodeid: i32, position: Lsn) -> Result<(), Error> {
+/// The record that was read: another session may have accepted another server since.
+const IS_IT: &str = "i.nodeid OPERATOR(pg_catalog.=) $1
+    AND (EXTRACT(epoch FROM i.recorded_at) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8 OPERATOR(pg_catalog.=) $2";
+
+/// Notes how far a node's server, recorded at that time, was seen to have come.
+pub fn set_position(nodeid: i32, recorded_us: i64, position: Lsn) -> Result<(), Error> {
     Ok(Spi::run_with_args(
-        "UPDATE fleet.identities SET position = $2::pg_catalog.pg_lsn
-         WHERE nodeid OPERATOR(pg_catalog.=) $1",
-        &[nodeid.into(), position.to_string().into()],
+        &format!("UPDATE fleet.identities i SET position = $3::pg_catalog.pg_lsn WHERE {IS_IT}"),
+        &[nodeid.into(), recorded_us.into(), position.to_string().into()],
     )?)
 }
 
 /// Notes that another server was seen running as a node beside its own: the first one stays.
-pub fn set_rival(nodeid: i32, rival: &str) -> Result<(), Error> {
+pub fn set_rival(nodeid: i32, recorded_us: i64, rival: &str) -> Result<(), Error> {
     Ok(Spi::run_with_args(
-        "UPDATE fleet.identities SET rival = $2 WHERE nodeid OPERATOR(pg_catalog.=) $1 AND rival IS NULL",
-        &[nodeid.into(), rival.into()],
+        &format!("UPDATE fleet.identities i SET rival = $3 WHERE {IS_IT} AND i.rival IS NULL"),
+        &[nodeid.into(), recorded_us.into(), rival.into()],
+    )?)
+}
+
+/// Notes that Citus has activated a node: it is not disabled, and has the metadata of now.
+pub fn set_activated(nodeid: i32) -> Result<(), Error> {
+    Ok(Spi::run_with_args(
+        "UPDATE fleet.identities SET disabled_by_fleet = false, to_be_synced = false
+         WHERE nodeid OPERATOR(pg_catalog.=) $1",
+        &[nodeid.into()],
     )?)
 }
 

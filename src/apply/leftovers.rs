@@ -21,8 +21,8 @@ pub async fn drop_relations(credentials: &Credentials, change: &Change) -> Resul
     let dropping = async {
         let bounds = Bounds { login: DEADLINE, deadline: DEADLINE };
         let mut login = ask::visit(nodename, *endpoint, None, bounds, credentials).await?;
-        login.command("BEGIN").await?;
-        login.command("SET LOCAL lock_timeout = '2s'").await?;
+        login.command("BEGIN", &[]).await?;
+        login.command("SET LOCAL lock_timeout = '2s'", &[]).await?;
         // Without its Citus, nothing of Citus is left on it.
         let is_without_citus = login
             .value(
@@ -36,7 +36,7 @@ pub async fn drop_relations(credentials: &Credentials, change: &Change) -> Resul
             return Ok(*system_identifier);
         }
         // Joining a cluster writes this table: nobody can add the server meanwhile.
-        login.command("LOCK TABLE pg_catalog.pg_dist_local_group IN SHARE MODE").await?;
+        login.command("LOCK TABLE pg_catalog.pg_dist_local_group IN SHARE MODE", &[]).await?;
         let is_it = login
             .value(
                 "SELECT (s.system_identifier OPERATOR(pg_catalog.=) $1::pg_catalog.int8
@@ -50,11 +50,11 @@ pub async fn drop_relations(credentials: &Credentials, change: &Change) -> Resul
             return Err(Error::Internal("the server there is another one by now".into()));
         }
         if !relations.is_empty() {
-            login.command(&format!("DROP TABLE IF EXISTS {}", relations.join(", "))).await?;
+            login.command(&format!("DROP TABLE IF EXISTS {}", relations.join(", ")), &[]).await?;
         }
         // With rows there, the next schema that is created would make the server a coordinator.
-        login.command("DELETE FROM pg_catalog.pg_dist_schema").await?;
-        login.command("COMMIT").await?;
+        login.command("DELETE FROM pg_catalog.pg_dist_schema", &[]).await?;
+        login.command("COMMIT", &[]).await?;
         Ok(*system_identifier)
     };
     tokio::time::timeout(DEADLINE, dropping)

@@ -11,9 +11,12 @@ use std::time::Duration;
 
 const BOUNDS: Bounds = Bounds { login: Duration::from_secs(3), deadline: Duration::from_secs(10) };
 
-/// Only the newest is ever looked for.
-const TIDY: &str = "DELETE FROM fleet.marks m WHERE m.position OPERATOR(pg_catalog.<) ANY (
-    SELECT k.position FROM fleet.marks k ORDER BY k.position DESC OFFSET 15 LIMIT 1)";
+/// The recorded one is looked for until the row has followed, which a lock may hold up for as many attempts as
+/// it likes; of the others, a coordinator that lags behind may know one of the newest.
+const TIDY: &str =
+    "DELETE FROM fleet.marks m WHERE m.mark::pg_catalog.text OPERATOR(pg_catalog.<>) $1
+    AND m.position OPERATOR(pg_catalog.<) ANY (
+      SELECT k.position FROM fleet.marks k ORDER BY k.position DESC OFFSET 15 LIMIT 1)";
 
 /// Nothing is written where the server is another one by now, or a standby.
 const WRITE: &str = "WITH written AS (
@@ -24,18 +27,19 @@ const WRITE: &str = "WITH written AS (
     SELECT pg_catalog.json_build_object('id', w.mark, 'position', w.position)::pg_catalog.text
     FROM written w";
 
-/// Leaves a mark in the data of a server.
+/// Leaves a mark in the data of a server, beside the one that it is `known` by.
 pub async fn leave(
     credentials: &Credentials,
     nodename: &str,
     endpoint: SocketAddr,
     system_identifier: i64,
+    known: Option<&str>,
 ) -> Result<Mark, Error> {
     let marking = async {
         let mut login = ask::visit(nodename, endpoint, None, BOUNDS, credentials).await?;
         // A standby that is to confirm commits may be gone with the primary that was replaced.
-        login.command("SET synchronous_commit = local").await?;
-        login.command(TIDY).await?;
+        login.command("SET synchronous_commit = local", &[]).await?;
+        login.command(TIDY, &[known.unwrap_or_default()]).await?;
         let mark = login.value(WRITE, &[&system_identifier.to_string()]).await?;
         Ok(serde_json::from_str(&mark)?)
     };

@@ -259,7 +259,7 @@ fn call(change: &Change, marks: &Marks) -> Result<Option<i32>, Error> {
         }
         Change::Reactivate { nodeid, nodename, nodeport } => {
             run("SELECT pg_catalog.citus_activate_node($1, $2)", nodename, *nodeport)?;
-            identities::set_disabled(*nodeid, false)?;
+            identities::set_activated(*nodeid)?;
             Ok(Some(*nodeid))
         }
         Change::Disable { nodeid, nodename, nodeport } => {

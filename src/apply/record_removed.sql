@@ -20,17 +20,17 @@ WITH placements AS (
 ), leftovers AS (
   SELECT ARRAY(SELECT p.name FROM placements p ORDER BY p.name) AS relations
 ), recorded AS (
-  INSERT INTO fleet.removed (system_identifier, nodename, nodeport, address, relations)
+  INSERT INTO fleet.removed (system_identifier, nodename, nodeport, address, mark, relations)
   SELECT i.system_identifier, $3, $4,
     -- The controller cleans it there; one that does not answer is not waited for.
     CASE WHEN $5 THEN
       (SELECT w.address FROM fleet.workers w WHERE w.nodeid OPERATOR(pg_catalog.=) $1) END,
-    l.relations
+    i.mark, l.relations
   FROM fleet.identities i, leftovers l
   WHERE i.nodeid OPERATOR(pg_catalog.=) $1
   ON CONFLICT (system_identifier) DO UPDATE
   SET nodename = EXCLUDED.nodename, nodeport = EXCLUDED.nodeport, address = EXCLUDED.address,
-      relations = EXCLUDED.relations, removed_at = EXCLUDED.removed_at, removed_by = EXCLUDED.removed_by,
+      mark = EXCLUDED.mark, relations = EXCLUDED.relations, removed_at = EXCLUDED.removed_at, removed_by = EXCLUDED.removed_by,
       cleaned_at = NULL
   RETURNING true AS is_recorded
 )

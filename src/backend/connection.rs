@@ -27,7 +27,8 @@ pub fn connect(database: Option<&CStr>, role: Option<&CStr>) {
 }
 
 /// What an owner of the database or of the role may have set otherwise, for clients.
-const OUR_OWN: [(&CStr, &CStr); 8] = [
+const OUR_OWN: [(&CStr, &CStr); 9] = [
+    (c"role", c"none"),
     (c"search_path", c"pg_catalog"),
     (c"default_transaction_read_only", c"off"),
     (c"default_transaction_isolation", c"read committed"),

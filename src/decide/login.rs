@@ -26,6 +26,12 @@ pub enum LoginFailureKind {
 }
 
 impl LoginFailureKind {
+    /// Whether nobody has answered. Every other failure comes from somebody who runs there, and who may
+    /// write what we are not let in to see.
+    pub fn is_silence(self) -> bool {
+        matches!(self, Self::Unresolvable | Self::NoRoute | Self::Refused | Self::Timeout)
+    }
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Unresolvable => "unresolvable",

@@ -108,7 +108,9 @@ fn fleet(snapshot: &Value) -> Value {
         let Ok(state) = serde_json::from_value::<State>(worker["state"].clone()) else {
             continue;
         };
-        let status = state.condition(worker["nodeid"].is_number());
+        let has_lost = worker["lost_wal"].as_u64().is_some_and(|bytes| bytes > 0);
+        let loss = if has_lost { Condition::Yellow } else { Condition::Green };
+        let status = state.condition(worker["nodeid"].is_number()).max(loss);
         worst = worst.max(status);
         if status != Condition::Green {
             symptoms.push(json!({

@@ -72,7 +72,7 @@ async fn connect(way: &Parameters, bounds: Bounds, errand: Errand) -> Result<Log
 }
 
 /// What an owner of the database or of the role there may have set otherwise, for clients.
-const OUR_OWN: &str = "-c client_connection_check_interval=200 -c idle_session_timeout=0 \
+const OUR_OWN: &str = "-c role=none -c client_connection_check_interval=200 -c idle_session_timeout=0 \
      -c idle_in_transaction_session_timeout=0 -c default_transaction_read_only=off \
      -c default_transaction_isolation=read\\ committed -c default_transaction_deferrable=off \
      -c row_security=on -c search_path=pg_catalog";

@@ -119,8 +119,8 @@ impl Login {
     }
 
     /// Runs one statement that returns no rows.
-    pub async fn command(&mut self, statement: &str) -> Result<()> {
-        self.run(statement, &[]).await.map(drop)
+    pub async fn command(&mut self, statement: &str, parameters: &[&str]) -> Result<()> {
+        self.run(statement, parameters).await.map(drop)
     }
 
     async fn run(&mut self, statement: &str, parameters: &[&str]) -> Result<Option<String>> {

@@ -28,6 +28,7 @@ WITH removals AS (
 SELECT pg_catalog.json_build_object(
   'version', (SELECT e.extversion FROM pg_catalog.pg_extension e
               WHERE e.extname OPERATOR(pg_catalog.=) 'citus'),
+  'server_id', (SELECT m.metadata OPERATOR(pg_catalog.->>) 'server_id' FROM pg_catalog.pg_dist_node_metadata m LIMIT 1),
   'group_id', (SELECT g.groupid FROM pg_catalog.pg_dist_local_group g LIMIT 1),
   'nodes', ARRAY(
     SELECT pg_catalog.json_build_object(

@@ -19,7 +19,7 @@ SELECT pg_catalog.json_build_object(
        'mark', CASE WHEN i.mark IS NOT NULL THEN
          pg_catalog.json_build_object('id', i.mark, 'position', i.mark_position) END,
        'lost_wal', i.lost_wal, 'rival', i.rival,
-       'disabled_by_fleet', i.disabled_by_fleet,
+       'disabled_by_fleet', i.disabled_by_fleet, 'to_be_synced', i.to_be_synced,
        'recorded_us', (EXTRACT(epoch FROM i.recorded_at)
                        OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8,
        'recorded_for', GREATEST(0, EXTRACT(epoch FROM
@@ -28,7 +28,7 @@ SELECT pg_catalog.json_build_object(
   'removed', ARRAY(
     SELECT pg_catalog.json_build_object(
       'system_identifier', r.system_identifier, 'nodename', r.nodename, 'nodeport', r.nodeport,
-      'address', pg_catalog.host(r.address), 'relations', r.relations,
+      'address', pg_catalog.host(r.address), 'relations', r.relations, 'mark', r.mark,
       'is_clean', r.cleaned_at IS NOT NULL)
     FROM fleet.removed r),
   'index_builds', (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_progress_create_index)

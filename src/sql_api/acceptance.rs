@@ -11,6 +11,7 @@ use crate::session::{
     wake_controller_after_commit,
 };
 use crate::settings::Settings;
+use decide::membership::coordinator::Coordinator;
 use decide::membership::server::Server;
 use decide::node::Node;
 use pgrx::prelude::*;
@@ -25,6 +26,7 @@ struct Shown {
     nodeport: u16,
     address: Option<IpAddr>,
     nodeid: Option<i32>,
+    state: String,
     system_identifier: Option<i64>,
     elsewhere: Vec<SocketAddr>,
 }
@@ -107,18 +109,50 @@ pub fn accept(nodename: &str, nodeport: i32, force: bool) -> Result<(), Error> {
     if theirs != ours {
         return Err(Error::OtherMajor { theirs, ours });
     }
+    if !force {
+        require_its_own(&worker.node, visit, server, &coordinator, &shown)?;
+    }
     let missing = acceptance::missing(worker.groupid, visit, &prober)?;
     if !missing.is_empty() && !force {
         return Err(Error::ShardsMissing { node: name, shards: list(&missing) });
     }
-    let mark = acceptance::mark(server, visit, &prober)?;
+    let known = coordinator.identities.get(&worker.node.nodeid);
+    let mark = acceptance::mark(server, visit, known, &prober)?;
     let node = (worker.node.nodename.as_str(), i32::from(worker.node.nodeport));
-    let known = coordinator.identities.get(&worker.node.nodeid).map(|known| &known.record);
     let accepted = Accepted { lineage: server.lineage(), mark, missing };
     acceptance::accept(worker.node.nodeid, node, &accepted, known)?;
     wake_controller_after_commit();
     notice!("the server at {} is the worker {}:{} from now on", visit.at, node.0, node.1);
     Ok(())
+}
+
+/// That the server is this cluster's own, and does not take the place of one that is in order.
+fn require_its_own(
+    node: &Node,
+    visit: &Visit,
+    server: &Server,
+    coordinator: &Coordinator,
+    shown: &[Shown],
+) -> Result<(), Error> {
+    let name = format!("{}:{}", node.nodename, node.nodeport);
+    let ours = coordinator.own_row().map(ToString::to_string);
+    let membership = server.membership.as_ref();
+    let theirs = membership.and_then(|it| it.coordinator.clone());
+    let takes_itself_for = membership.and_then(|it| it.nodeid);
+    if theirs != ours || takes_itself_for.is_some_and(|nodeid| nodeid != node.nodeid) {
+        let nodeid = takes_itself_for.map_or("none".to_owned(), |nodeid| nodeid.to_string());
+        let coordinator = theirs.unwrap_or_else(|| "none".to_owned());
+        let owner = format!(
+            "Its metadata name {coordinator} as the coordinator, and itself as node {nodeid}."
+        );
+        return Err(Error::OtherClusters { node: name, owner });
+    }
+    let is_in_order = |it: &&Shown| it.nodeid == Some(node.nodeid) && it.state == "active";
+    let own = shown.iter().find(is_in_order).and_then(Shown::endpoint);
+    match own.filter(|own| *own != visit.at) {
+        Some(own) => Err(Error::InOrder { node: name, own, other: visit.at }),
+        None => Ok(()),
+    }
 }
 
 /// Where the server of a node may be: where its row leads, where the controller has seen it besides, and

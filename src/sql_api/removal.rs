@@ -110,14 +110,15 @@ fn look_again(nodeid: i32) -> Result<Look, Error> {
     let text =
         |key: &str| worker.and_then(|worker| worker[key].as_str()).unwrap_or_default().to_owned();
     let state = text("state");
-    let answers = |state: &str| matches!(state, "active" | "removing");
-    let is_silent = |other: &&serde_json::Value| {
-        let state = other["state"].as_str().unwrap_or_default();
-        other["nodeid"] != nodeid && !answers(state)
+    // One that is empty is called removing as well, while it is being removed.
+    let answers = |worker: &serde_json::Value| {
+        let state = worker["state"].as_str().unwrap_or_default();
+        matches!(state, "active" | "removing") && worker["code"] != "removed_just_now"
     };
+    let is_silent = |other: &&serde_json::Value| other["nodeid"] != nodeid && !answers(other);
     let silent = workers.iter().filter(is_silent).filter_map(|other| other["nodeid"].as_i64());
     let silent = removal::with_metadata(silent.filter_map(|id| i32::try_from(id).ok()).collect())?;
-    Ok(Look { is_itself: answers(&state), reason: text("reason"), state, silent })
+    Ok(Look { is_itself: worker.is_some_and(answers), reason: text("reason"), state, silent })
 }
 
 fn require_not_paused() -> Result<(), Error> {

@@ -74,19 +74,19 @@ fn keep(
 
 /// The mark that a change leaves in the data of a server, where it does.
 async fn mark(credentials: &Credentials, change: &Change) -> Result<Option<(i32, Mark)>, Error> {
-    let (nodeid, nodename, endpoint, system_identifier) = match change {
+    let (nodeid, nodename, endpoint, system_identifier, known) = match change {
         Change::Mark { nodeid, nodename, endpoint, system_identifier } => {
-            (nodeid, nodename, endpoint, system_identifier)
+            (nodeid, nodename, endpoint, system_identifier, None)
         }
         // A version of the extension that has no table for marks is followed without.
-        Change::UpdateAddress { nodeid, nodename, endpoint, lineage, .. }
+        Change::UpdateAddress { nodeid, nodename, endpoint, lineage, known_mark, .. }
             if lineage.marks.is_some() =>
         {
-            (nodeid, nodename, endpoint, &lineage.system_identifier)
+            (nodeid, nodename, endpoint, &lineage.system_identifier, known_mark.as_deref())
         }
         _ => return Ok(None),
     };
-    let mark = marks::leave(credentials, nodename, *endpoint, *system_identifier).await?;
+    let mark = marks::leave(credentials, nodename, *endpoint, *system_identifier, known).await?;
     Ok(Some((*nodeid, mark)))
 }
 

@@ -42,7 +42,7 @@ pub fn run(
     let rebalance_on_join = settings.policy.rebalance_on_join;
     let (mut coordinator, credentials) = transaction(|| catalogs::read(rebalance_on_join))?;
     let recorded = recorded(&coordinator);
-    memory.recollect(&mut coordinator);
+    memory.positions.recollect(&mut coordinator);
     let database = credentials.database.clone();
     let prober = Rc::new(Prober::new(credentials, &coordinator, &settings));
 
@@ -141,6 +141,7 @@ fn observe(
             return false;
         };
         memory.learn_answers(answers);
+        memory.learn_proof(coordinator);
         // Nothing is said of a worker, nor written, before it has been heard since the start.
         let waits = memory.cycles == 0 && memory.awaits_a_first_answer();
         if !waits || Instant::now() >= end {
@@ -228,7 +229,10 @@ fn decide(
         node_addresses: &memory.node_addresses,
         lost_names: &memory.lost_names,
         own: &memory.own,
+        is_proved: memory.is_proved,
         own_row_since: memory.own_row_since(),
+        rows_since: memory.rows_since(),
+        rows_read_at: memory.rows_read_at(),
         endpoints: &memory.endpoints,
         unnamed_since: &memory.unnamed_since,
         failures: on_request.as_ref().unwrap_or(&memory.failures),
@@ -259,9 +263,8 @@ fn review(
     } else {
         let rebalance_on_join = settings.policy.rebalance_on_join;
         let (mut coordinator, _) = transaction(|| catalogs::read(rebalance_on_join))?;
-        // What workers have said by now, they said of the row before.
-        memory.learn_own_row(&coordinator);
-        memory.recollect(&mut coordinator);
+        memory.learn_rows_anew(&coordinator);
+        memory.positions.recollect(&mut coordinator);
         compare(memory, &mut coordinator)?;
         let plan = decide(memory, None, settings, &coordinator);
         (coordinator, plan)

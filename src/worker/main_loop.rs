@@ -15,6 +15,7 @@ use crate::observe::network::Network;
 use crate::sampler::start::Sampler;
 use crate::settings;
 use pgrx::prelude::*;
+use serde_json::{Value, json};
 use std::time::Duration;
 
 /// How often a controller with nothing to do looks whether that has changed.
@@ -76,6 +77,7 @@ fn serve() -> Result<(), Error> {
                 let error = error.to_string();
                 if error != last_error {
                     log!("citus_fleet: a cycle failed and is repeated: {error}");
+                    publish_failure(&error)?;
                 }
                 if let Some(request) = board::pending_request()? {
                     answer_failed(request, &error)?;
@@ -129,6 +131,17 @@ fn idle(role: Role, request: Option<Request>) -> Result<(), Error> {
     let snapshot = Snapshot::idle(role, transaction(|| Ok(catalog::current_database()))?);
     board::publish(&serde_json::to_string(&snapshot)?)?;
     request.map_or(Ok(()), |request| answer_failed(request, why))
+}
+
+/// Adds to what was seen last that nothing is seen any more, and why.
+fn publish_failure(error: &str) -> Result<(), Error> {
+    let last = board::snapshot()?.and_then(|text| serde_json::from_str(&text).ok());
+    let mut snapshot: Value = match last {
+        Some(last) => last,
+        None => serde_json::to_value(Snapshot::idle(Role::Coordinator, String::new()))?,
+    };
+    snapshot["status"]["errors"] = json!([format!("the last cycle failed: {error}")]);
+    board::publish(&snapshot.to_string())
 }
 
 /// Tells the session that waits for a pass why there was none.

@@ -2,6 +2,7 @@
 //! changes that failed, and since when each worker has been what it is.
 //! Must not survive the process: what has to is in `fleet.events` and in Citus's own catalogs.
 
+use super::positions::Positions;
 use crate::apply::nodes::Failure;
 use crate::observe::network::{Answered, Names};
 use crate::settings::Settings;
@@ -12,8 +13,9 @@ use decide::membership::coordinator::{Coordinator, DistNode, OwnAddress, Removed
 use decide::membership::discovery::Discovery;
 use decide::membership::endpoint::{Endpoint, Probe};
 use decide::membership::evidence::bar;
-use decide::membership::lineage::{Descent, Lsn, Mark, Record};
+use decide::membership::lineage::Mark;
 use decide::membership::observation::Now;
+use decide::membership::own_address;
 use decide::membership::plan::Worker;
 use decide::membership::schedule::{self, Pace};
 use decide::membership::server::{MOST_RELATIONS, Relation, Server};
@@ -36,6 +38,8 @@ pub struct Memory {
     pub lost_names: BTreeSet<i32>,
     /// Where the coordinator's own addresses led in this cycle.
     pub own: Vec<OwnAddress>,
+    /// Whether this server was the last that answered there since it started.
+    pub is_proved: bool,
     pub unnamed_since: BTreeMap<i32, Duration>,
     pub failures: BTreeMap<Subject, ChangeFailure>,
     /// When each server was started that answered last at an address.
@@ -50,30 +54,12 @@ pub struct Memory {
     expired_at: Option<Duration>,
     /// The coordinator's own row, and since when it is so.
     own_row: (Option<(String, i32)>, Duration),
-    /// How far the server of each worker was last seen to have come, and which instance it was.
-    seen: BTreeMap<i32, Seen>,
+    /// What the rows of `pg_dist_node` say, since when, and when they were read last.
+    rows: (BTreeMap<i32, String>, Duration),
+    rows_read_at: Duration,
+    pub positions: Positions,
     /// When each worker was recorded, which `fleet.accept_server` does anew.
     recorded_us: BTreeMap<i32, i64>,
-}
-
-struct Seen {
-    /// What was recorded of the worker by then: a position says nothing of another record.
-    timeline: i32,
-    mark: Option<Mark>,
-    started_us: i64,
-    position: Lsn,
-}
-
-impl Seen {
-    fn is_of(&self, record: &Record) -> bool {
-        self.timeline == record.timeline && self.mark == record.mark
-    }
-}
-
-/// Whether a server writes on where the recorded one was, on the same timeline.
-fn goes_on(record: &Record, server: &Server) -> bool {
-    let is_its = !server.in_recovery && server.system_identifier == record.system_identifier;
-    is_its && matches!(record.descent(&server.lineage()), Descent::Descends { from: None, .. })
 }
 
 impl Memory {
@@ -86,8 +72,11 @@ impl Memory {
             node_addresses: BTreeMap::new(),
             lost_names: BTreeSet::new(),
             own: Vec::new(),
+            is_proved: false,
             own_row: (None, Duration::ZERO),
-            seen: BTreeMap::new(),
+            rows: (BTreeMap::new(), Duration::ZERO),
+            rows_read_at: Duration::ZERO,
+            positions: Positions::default(),
             recorded_us: BTreeMap::new(),
             unnamed_since: BTreeMap::new(),
             failures: BTreeMap::new(),
@@ -120,10 +109,10 @@ impl Memory {
             self.lost_names.remove(&nodeid);
             self.forget(|endpoint| addresses.contains(&endpoint.ip()));
         }
-        self.learn_own_row(coordinator);
+        self.learn_rows_anew(coordinator);
         self.learn_records(coordinator);
         self.unnamed_since.retain(|nodeid, _| rows.contains(nodeid));
-        self.seen.retain(|nodeid, _| rows.contains(nodeid));
+        self.positions.keep(&rows);
     }
 
     /// Takes in who the workers are. What a server said before an operator had it accepted, it said
@@ -143,57 +132,32 @@ impl Memory {
         }
     }
 
-    /// Takes in what the coordinator's own row is.
-    pub fn learn_own_row(&mut self, coordinator: &Coordinator) {
+    /// Takes in what the coordinator's own row is, and the others. What workers have said by now, they said
+    /// of the rows before.
+    pub fn learn_rows_anew(&mut self, coordinator: &Coordinator) {
+        let now = self.now().monotonic;
         let own = coordinator.own_row().map(|own| (own.nodename.clone(), own.nodeport));
         if self.own_row.0 != own {
-            self.own_row = (own, self.now().monotonic);
+            self.own_row = (own, now);
         }
+        let rows = coordinator.rows();
+        if self.rows.0 != rows {
+            self.rows = (rows, now);
+        }
+        self.rows_read_at = now;
+    }
+
+    pub fn rows_since(&self) -> Duration {
+        self.rows.1
+    }
+
+    pub fn rows_read_at(&self) -> Duration {
+        self.rows_read_at
     }
 
     /// Since when the coordinator's own row is what it is: workers knew another one before.
     pub fn own_row_since(&self) -> Duration {
         self.own_row.1
-    }
-
-    /// Adds to what is recorded of the workers what has been seen of them since.
-    pub fn recollect(&self, coordinator: &mut Coordinator) {
-        for (nodeid, known) in &mut coordinator.identities {
-            let seen = self.seen.get(nodeid);
-            if let Some(seen) = seen.filter(|seen| seen.is_of(&known.record)) {
-                known.record.position = known.record.position.max(Some(seen.position));
-                known.record.started_us = Some(seen.started_us);
-            }
-        }
-    }
-
-    /// Takes in how far the workers have come, also those in a conflict: clients' rows go where the row
-    /// of a worker leads.
-    pub fn learn_positions(&mut self, workers: &[Worker], coordinator: &Coordinator) {
-        for worker in workers {
-            let server = worker.endpoint.and_then(|at| self.endpoints.get(&at)?.server());
-            let known =
-                worker.nodeid.and_then(|nodeid| coordinator.identities.get_key_value(&nodeid));
-            if let (Some((nodeid, known)), Some(server)) = (known, server)
-                && goes_on(&known.record, server)
-            {
-                let (timeline, mark) = (known.record.timeline, known.record.mark.clone());
-                let (started_us, position) = (server.started_us, server.position);
-                let before = self.seen.get(nodeid).filter(|seen| seen.is_of(&known.record));
-                let before = before.filter(|_| !position.ends_a_record());
-                let position = before.map_or(position, |seen| seen.position);
-                self.seen.insert(*nodeid, Seen { timeline, mark, started_us, position });
-            }
-        }
-    }
-
-    /// Workers that have come further than is recorded. One that nobody writes to does not.
-    pub fn advanced(&self, recorded: &BTreeMap<i32, Option<Lsn>>) -> Vec<(i32, Lsn)> {
-        let is_further = |nodeid: &i32, position: Lsn| {
-            recorded.get(nodeid).is_some_and(|known| known.is_none_or(|known| position > known))
-        };
-        let seen = self.seen.iter().map(|(nodeid, seen)| (*nodeid, seen.position));
-        seen.filter(|(nodeid, position)| is_further(nodeid, *position)).collect()
     }
 
     /// Forgets what endpoints have said, and what they are still about to say.
@@ -301,11 +265,20 @@ impl Memory {
             if let Some(naming) = answer.naming {
                 (endpoint.naming, endpoint.named_at) = (naming, Some(probe.at));
             }
-            match is_unheard {
-                true => endpoint.excuse(),
-                false => endpoint.learn(probe, wall_us),
+            let started_us = probe.result.as_ref().ok().map(|server| server.started_us);
+            if is_unheard {
+                endpoint.excuse();
+            } else if endpoint.learn(probe, wall_us) {
+                self.positions.doubt(started_us);
             }
         }
+    }
+
+    /// Takes in who has answered at the coordinator's addresses.
+    pub fn learn_proof(&mut self, coordinator: &Coordinator) {
+        let server_at = |at: &SocketAddr| self.endpoints.get(at)?.server().cloned();
+        let proof = own_address::proof(&self.own, coordinator, server_at);
+        self.is_proved = proof.unwrap_or(self.is_proved);
     }
 
     /// Whether a registered worker is being asked for the first time.

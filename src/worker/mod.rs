@@ -6,6 +6,7 @@ mod cycle;
 mod events;
 mod main_loop;
 mod memory;
+mod positions;
 mod record;
 pub mod register;
 mod snapshot;

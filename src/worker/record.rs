@@ -33,10 +33,10 @@ pub fn record(
     outcomes: &[Outcome],
     event_retention: Duration,
 ) -> Result<(), Error> {
-    memory.learn_positions(&plan.workers, coordinator);
+    memory.positions.learn(&plan.workers, &memory.endpoints, coordinator);
     let entered = events::changed(&plan.workers, &memory.standings);
     let news = news(memory, coordinator, plan);
-    let advanced = memory.advanced(recorded);
+    let advanced = memory.positions.advanced(coordinator, recorded);
     let follows: Vec<Follow> = outcomes.iter().filter_map(follow).collect();
     let is_remembered =
         |nodeid: &i32| coordinator.identities.get(nodeid).is_none_or(|known| known.rival.is_some());
@@ -63,8 +63,14 @@ pub fn record(
                 identities::record(it.nodeid, &it.lineage, None, it.lacks)?;
                 it.follow.as_ref().map_or(Ok(()), events::write_follow)?;
             }
-            advanced.iter().try_for_each(|(node, at)| identities::set_position(*node, *at))?;
-            rivals.iter().try_for_each(|(node, rival)| identities::set_rival(*node, rival))?;
+            advanced
+                .iter()
+                .try_for_each(|(node, of, at)| identities::set_position(*node, *of, *at))?;
+            for (nodeid, rival) in &rivals {
+                if let Some(known) = coordinator.identities.get(nodeid) {
+                    identities::set_rival(*nodeid, known.recorded_us, rival)?;
+                }
+            }
             gone.iter().try_for_each(|nodeid| identities::forget(*nodeid))?;
             taken_over.iter().try_for_each(|nodeid| identities::set_disabled(*nodeid, false))?;
             follows.iter().try_for_each(events::write_follow)?;

@@ -59,6 +59,8 @@ pub struct ControllerStatus {
     pub coordinator_host: Option<Complaint>,
     /// Another server runs at the coordinator's address: there may be two coordinators.
     pub disputed: bool,
+    /// It is not known to be at the coordinator's address, and may change nothing.
+    pub unproved: bool,
     /// Sources that yield nothing at the moment.
     pub empty_sources: Vec<String>,
     pub workers: BTreeMap<&'static str, usize>,
@@ -151,6 +153,7 @@ impl Snapshot {
                 errors: Vec::new(),
                 coordinator_host: None,
                 disputed: false,
+                unproved: false,
                 empty_sources: Vec::new(),
                 workers: BTreeMap::new(),
             },
@@ -199,6 +202,7 @@ impl Snapshot {
                     .clone()
                     .map(|verdict| Complaint { reason: verdict.reason, remedy: verdict.remedy }),
                 disputed: plan.is_disputed,
+                unproved: plan.is_unproved,
                 empty_sources: memory.discovery.empty.clone(),
                 workers,
             },

@@ -68,6 +68,8 @@ pub enum Change {
         switch: Option<Lsn>,
         /// How far the worker had been seen to come.
         last_seen: Option<Lsn>,
+        /// The mark that it is known by until then.
+        known_mark: Option<String>,
     },
     /// A worker has no mark of the coordinator, or was promoted since it got one.
     Mark {

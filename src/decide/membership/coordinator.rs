@@ -3,7 +3,7 @@
 //! Must not know what anybody answers.
 
 use super::lineage::Record;
-use super::server::Relation;
+use super::server::{Relation, Server};
 use crate::configuration::names::HostName;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -79,6 +79,8 @@ pub struct Removed {
     /// What Citus has left on it and the controller is to drop, quoted and qualified.
     pub relations: Vec<String>,
     pub is_clean: bool,
+    /// The mark that it was known by, which it carries also where pg_upgrade has given it another identity.
+    pub mark: Option<String>,
 }
 
 /// A number as a port, where it is one.
@@ -102,7 +104,22 @@ impl DistNode {
     }
 }
 
+impl fmt::Display for DistNode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.nodename, self.nodeport)
+    }
+}
+
 impl Removed {
+    /// Whether it is this server.
+    pub fn is(&self, server: &Server) -> bool {
+        let is_marked = || {
+            let mut marks = server.marks.iter().flatten();
+            self.mark.as_ref().is_some_and(|mark| marks.any(|id| id == mark))
+        };
+        self.system_identifier == server.system_identifier || is_marked()
+    }
+
     /// Where it answered when it was removed.
     pub fn endpoint(&self) -> Option<SocketAddr> {
         Some(SocketAddr::new(self.address?, port(self.nodeport)?))
@@ -121,6 +138,8 @@ pub struct Identity {
     pub record: Record,
     /// The fleet disabled it, as `citus_fleet.on_absent` asked for; an operator did not.
     pub disabled_by_fleet: bool,
+    /// Its server was accepted by an operator, and Citus has not written its metadata anew since.
+    pub to_be_synced: bool,
     /// When it was recorded, on the clock of its server: by another session, if that changes.
     pub recorded_us: i64,
     /// Seconds since it was recorded.
@@ -135,6 +154,9 @@ pub struct Identity {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct CitusFacts {
     pub version: String,
+    /// As in [`Membership`](super::server::Membership).
+    #[serde(default)]
+    pub server_id: Option<String>,
     pub group_id: i32,
     pub nodes: Vec<DistNode>,
     /// Those of the relations that candidates have whose names distributed tables have too. They are
@@ -152,6 +174,12 @@ impl Coordinator {
     /// Every row of `pg_dist_node`; none without Citus.
     pub fn nodes(&self) -> &[DistNode] {
         self.citus.as_ref().map_or(&[], |citus| &citus.nodes)
+    }
+
+    /// What each row says, by nodeid, in the words in which a worker is asked for its own.
+    pub fn rows(&self) -> BTreeMap<i32, String> {
+        let told = |row: &DistNode| (row.nodeid, format!("{row} of group {}", row.groupid));
+        self.nodes().iter().map(told).collect()
     }
 
     /// The coordinator's own row of `pg_dist_node`.

@@ -8,7 +8,7 @@
 
 use super::server::Server;
 use crate::configuration::names::HostName;
-use crate::login::{LoginFailure, LoginFailureKind};
+use crate::login::LoginFailure;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -16,6 +16,9 @@ use std::time::Duration;
 const SILENCE: Duration = Duration::from_secs(5);
 
 pub type ProbeResult = Result<Server, LoginFailure>;
+
+/// How long after a server has come back from behind another one they count as taking turns.
+const TURNS: Duration = Duration::from_secs(60);
 
 /// What is known of whether an endpoint answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,9 +28,9 @@ pub enum Phase {
     /// Its first question is under way. One that has answered before stays what it is meanwhile.
     Asked,
     Answering,
-    /// It does not let us in, or not yet; or nobody has answered for a moment.
+    /// Somebody is there who does not let us in, or not yet; or nobody has answered for a moment.
     Failing,
-    /// Nobody has let us in for [`SILENCE`], nor said that a server is there.
+    /// Nobody has answered for [`SILENCE`].
     Silent,
 }
 
@@ -71,6 +74,12 @@ pub struct Endpoint {
     wanted: bool,
     sought: Option<Duration>,
     primary: Option<Primary>,
+    /// The server that answered last, and the other one that answered before it, by identity and start.
+    last_two: [Option<(i64, i64)>; 2],
+    /// When one of them was back after the other had answered.
+    turned_at: Option<Duration>,
+    /// Since when it has known the nodes of its cluster that it knows now.
+    nodes_since: Duration,
     pub probe: Option<Probe>,
     /// When it last let us in, on the wall clock.
     pub last_seen_us: Option<i64>,
@@ -107,15 +116,26 @@ impl Endpoint {
     }
 
     /// The answer to what was asked at `probe.at` has come; one from another life is not taken in.
-    pub fn learn(&mut self, probe: Probe, wall_us: i64) {
+    /// Says whether it is from an earlier moment of the very server that answered before: a machine can be
+    /// taken back to a snapshot, memory and all, and nothing but the position in the WAL tells.
+    pub fn learn(&mut self, probe: Probe, wall_us: i64) -> bool {
         self.asked = None;
         if probe.at < self.not_before {
-            return;
+            return false;
         }
+        let has_gone_back =
+            self.server().zip(probe.result.as_ref().ok()).is_some_and(|(it, now)| {
+                it.is_same(now) && now.position < it.position && it.position.ends_a_record()
+            });
         self.wanted = false;
         let at = probe.at;
         if let Ok(server) = &probe.result {
             self.primary = self.as_primary(server, at + probe.round_trip);
+            self.take_turns(server, at);
+            let nodes = |server: &Server| server.membership.as_ref().map(|it| it.rows.clone());
+            if self.server().map(nodes) != Some(nodes(server)) {
+                self.nodes_since = at + probe.round_trip;
+            }
         }
         let (phase, since) = self.after(&probe);
         if !self.fails_like(&probe.result) {
@@ -126,6 +146,23 @@ impl Endpoint {
             self.last_seen_us = Some(wall_us);
         }
         self.probe = Some(probe);
+        has_gone_back
+    }
+
+    fn take_turns(&mut self, server: &Server, at: Duration) {
+        let now = Some((server.system_identifier, server.started_us));
+        let [last, other] = self.last_two;
+        if last != now {
+            if other == now {
+                self.turned_at = Some(at);
+            }
+            self.last_two = [now, last];
+        }
+    }
+
+    /// Whether two servers that both run answer by turns, as behind a balancer.
+    pub fn is_shared(&self, now: Duration) -> bool {
+        self.turned_at.is_some_and(|turned_at| now.saturating_sub(turned_at) < TURNS)
     }
 
     fn as_primary(&self, server: &Server, answered_at: Duration) -> Option<Primary> {
@@ -143,6 +180,11 @@ impl Endpoint {
         self.server().filter(|server| !server.in_recovery).and(self.primary).map(|it| it.since)
     }
 
+    /// Since when its answers have named the same nodes of its cluster.
+    pub fn nodes_since(&self) -> Duration {
+        self.nodes_since
+    }
+
     /// The question is not answered, and nobody is to blame: it is to be asked again.
     pub fn excuse(&mut self) {
         self.asked = None;
@@ -150,16 +192,12 @@ impl Endpoint {
 
     /// Where an answer leads to.
     fn after(&self, probe: &Probe) -> (Phase, Duration) {
-        use LoginFailureKind as Kind;
         let was_failing = matches!(self.phase, Phase::Failing | Phase::Silent);
         let since = if was_failing { self.since } else { probe.at };
         match &probe.result {
             Ok(_) if self.phase == Phase::Answering => (Phase::Answering, self.since),
             Ok(_) => (Phase::Answering, probe.at),
-            // A server is there, and will let us in.
-            Err(failure) if matches!(failure.kind, Kind::StartingUp | Kind::TooManyConnections) => {
-                (Phase::Failing, since)
-            }
+            Err(failure) if !failure.kind.is_silence() => (Phase::Failing, since),
             Err(_) if probe.at.saturating_sub(since) >= SILENCE => (Phase::Silent, since),
             Err(_) => (Phase::Failing, since),
         }
@@ -168,6 +206,12 @@ impl Endpoint {
     fn fails_like(&self, result: &ProbeResult) -> bool {
         let now = result.as_ref().err();
         now.is_some_and(|now| self.failure().is_some_and(|last| last.kind == now.kind))
+    }
+
+    /// How long it has failed, if it does.
+    pub fn failing_for(&self, now: Duration) -> Option<Duration> {
+        let is_failing = matches!(self.phase, Phase::Failing | Phase::Silent);
+        is_failing.then(|| now.saturating_sub(self.since))
     }
 
     /// Whether an answer says more than was known: not that it still fails as it did.
@@ -206,8 +250,10 @@ impl Endpoint {
 
 #[cfg(test)]
 mod tests {
+    use super::super::lineage::Lsn;
     use super::super::tests::build::server;
     use super::*;
+    use crate::login::LoginFailureKind;
 
     fn secs(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
@@ -233,6 +279,34 @@ mod tests {
     }
 
     use LoginFailureKind::{Refused, StartingUp, Timeout, TooManyConnections};
+
+    #[test]
+    fn a_server_that_is_taken_back_in_time_is_noticed() {
+        let mut it = Endpoint::default();
+        let mut at = |second, position| {
+            let result = Ok(Server { position: Lsn(position), ..server(1) });
+            it.learn(Probe { at: secs(second), round_trip: Duration::ZERO, result }, 0)
+        };
+        assert_eq!(
+            [at(1, 100), at(2, 300), at(3, 200), at(4, 8192), at(5, 8000)],
+            [false, false, true, false, false]
+        );
+    }
+
+    #[test]
+    fn servers_that_take_turns_are_noticed_and_a_switch_over_is_none() {
+        let mut it = Endpoint::default();
+        let mut at = |second, n| {
+            let result = Ok(server(n));
+            it.learn(Probe { at: secs(second), round_trip: Duration::ZERO, result }, 0);
+            it.is_shared(secs(second))
+        };
+        assert_eq!(
+            [at(1, 1), at(2, 1), at(3, 2), at(4, 3), at(5, 2)],
+            [false, false, false, false, true]
+        );
+        assert_eq!([at(64, 2), at(65, 2), at(66, 4)], [true, false, false]);
+    }
 
     #[test]
     fn silence_is_five_seconds_without_a_sign_of_life() {

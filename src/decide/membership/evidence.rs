@@ -7,7 +7,7 @@ use super::cause::Cause;
 use super::change::ChangeFailure;
 use super::coordinator::{Coordinator, DistNode, Identity, Removed};
 use super::endpoint::Endpoint;
-use super::lineage::{Descent, Record};
+use super::lineage::Descent;
 use super::observation::Hold;
 use super::server::{Membership, Server};
 use super::state::State;
@@ -73,25 +73,46 @@ pub enum Hindrance {
     },
     /// So many have hung just now while they joined.
     OthersHang(usize),
-    /// The coordinator's address, `name:port`, which workers would be given.
-    OwnUnresolved(String),
+    /// The coordinator's address, `name:port`, which workers would be given, leads nowhere; whether this
+    /// server has been seen there since it started.
+    OwnUnresolved {
+        own: String,
+        is_proved: bool,
+    },
     OwnUnchecked,
+    /// This worker, `name:port`, knows other nodes than the coordinator.
+    NodesDiffer(String),
     OwnStale,
     OwnElsewhere {
         own: String,
         at: SocketAddr,
         system_identifier: i64,
+        /// It has this server's own identity: one of the two is a copy of the other.
+        is_twin: bool,
     },
     OwnUnreachable {
         own: String,
         failure: LoginFailure,
+        is_proved: bool,
     },
 }
 
 impl Hindrance {
     /// Whether this server may not be the coordinator, so that nothing at all may be changed.
     pub fn is_about_the_coordinator(&self) -> bool {
-        matches!(self, Self::NoOwnAddress | Self::OwnElsewhere { .. } | Self::OwnUnchecked)
+        matches!(self, Self::OwnUnchecked | Self::NodesDiffer(_)) || self.is_about_its_address()
+    }
+
+    /// Whether this server is not known to be at the coordinator's address: then operators may not have it
+    /// change anything either.
+    pub fn is_about_its_address(&self) -> bool {
+        match self {
+            Self::NoOwnAddress | Self::OwnElsewhere { .. } => true,
+            Self::OwnUnresolved { is_proved, .. } | Self::OwnUnreachable { is_proved, .. } => {
+                !is_proved
+            }
+            _ => false,
+        }
     }
 }
 
@@ -105,11 +126,15 @@ pub struct AtHome<'a> {
     pub is_name_lost: bool,
     /// More than one server answers there.
     pub is_shared: bool,
+    /// Two servers answer by turns at one of its addresses.
+    pub turns_at: Option<SocketAddr>,
     pub server: Option<&'a Server>,
     /// Why nobody lets us in there.
     pub failure: Option<LoginFailure>,
     /// What its metadata should call the coordinator, `name:port`; none where it may not know yet.
     pub coordinator: Option<String>,
+    /// How the nodes in its metadata differ from the coordinator's, where that has lasted.
+    pub difference: Option<String>,
     /// `citus_fleet.max_lost_wal`.
     pub max_lost_wal: Option<u64>,
     /// How long no source has named it, where that is long enough, and it is silent wherever its name
@@ -183,7 +208,7 @@ impl<'a> Newcomer<'a> {
     }
 
     /// The registered worker that it has the system identifier of, and how it stands to what was recorded.
-    pub fn kin(&self) -> Option<(&'a Server, &'a DistNode, &'a Record, Descent)> {
+    pub fn kin(&self) -> Option<(&'a Server, &'a DistNode, &'a Identity, Descent)> {
         let server = self.server().filter(|server| !server.in_recovery && self.bar.is_none())?;
         // A source that was removed after its clone was promoted is left behind, and meant to be; a clone
         // in its promotion has a row of its own.
@@ -194,14 +219,14 @@ impl<'a> Newcomer<'a> {
         let mut known = self.coordinator.identities.iter();
         let (nodeid, known) = known.find(|(_, known)| is_it(known))?;
         let row = self.coordinator.nodes().iter().find(|row| row.nodeid == *nodeid)?;
-        Some((server, row, &known.record, known.record.descent(&server.lineage())))
+        Some((server, row, known, known.record.descent(&server.lineage())))
     }
 
     /// The record of its removal.
     pub fn removed(&self) -> Option<(&'a Server, &'a Removed)> {
         let server = self.server()?;
         let mut removed = self.coordinator.removed.iter();
-        Some((server, removed.find(|it| it.system_identifier == server.system_identifier)?))
+        Some((server, removed.find(|it| it.is(server))?))
     }
 
     /// The record of a server that was removed at this address, where nobody answers now: its name is
@@ -232,12 +257,12 @@ impl AtHome<'_> {
     }
 
     /// How the server there stands to what was recorded, where it is a primary with that identity.
-    pub fn descent(&self) -> Option<(&Server, &Record, Descent)> {
+    pub fn descent(&self) -> Option<(&Server, &Identity, Descent)> {
         let server = self.server.filter(|server| !server.in_recovery && !self.is_shared)?;
         self.membership()?;
-        let record = &self.identity?.record;
-        let is_it = record.system_identifier == server.system_identifier;
-        is_it.then(|| (server, record, record.descent(&server.lineage())))
+        let known = self.identity?;
+        let is_it = known.record.system_identifier == server.system_identifier;
+        is_it.then(|| (server, known, known.record.descent(&server.lineage())))
     }
 
     /// Whom its metadata belong to, where that is not this coordinator and this node. What is about to

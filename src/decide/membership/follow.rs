@@ -4,11 +4,10 @@
 
 use super::candidate::Candidate;
 use super::change::{Change, Subject};
-use super::coordinator::Identity;
+use super::coordinator::{DistNode, Identity};
 use super::endpoint::Phase;
 use super::evidence::Member;
 use super::lineage::Descent;
-use super::observation::Sighting;
 use super::registered::Registered;
 use super::server::Server;
 use super::situations::{self, ADDRESS_TAKEN};
@@ -93,14 +92,13 @@ pub fn follow(view: &View<'_>, known: &Registered<'_>) -> Followed {
     };
     let rival = match &whereabouts {
         Whereabouts::Twice(one, other) => {
-            Some(if known.endpoints.contains(other) { *one } else { *other })
+            let rival = if known.endpoints.contains(other) { one } else { other };
+            let server = view.seen.sighting(*rival).map(|sighting| sighting.server);
+            let timeline = server.map_or(0, |server| server.timeline);
+            Some(format!("{rival}, timeline {timeline}, has run beside it"))
         }
         _ => followed.and_then(|identity| older_state(view, known, identity, candidates)),
     };
-    let rival = rival.map(|at| {
-        let server = view.seen.sighting(at).map(|sighting| sighting.server);
-        format!("{at}, timeline {}", server.map_or(0, |server| server.timeline))
-    });
     let is_elsewhere = |at: &SocketAddr| !known.endpoints.contains(at);
     let sought = candidates.iter().map(|candidate| candidate.endpoint).filter(is_elsewhere);
     Followed {
@@ -120,7 +118,7 @@ fn older_state(
     known: &Registered<'_>,
     identity: &Identity,
     candidates: &[&Candidate],
-) -> Option<SocketAddr> {
+) -> Option<String> {
     let is_silent = |at: &SocketAddr| {
         view.seen.endpoints.get(at).is_some_and(|endpoint| endpoint.phase() == Phase::Silent)
     };
@@ -128,16 +126,21 @@ fn older_state(
     let elsewhere = candidates.iter().filter(|_| known.endpoints.iter().all(is_silent));
     let elsewhere = elsewhere.filter_map(|candidate| view.seen.sighting(candidate.endpoint));
     let mut sightings = at_home.into_iter().chain(elsewhere);
-    let is_older = |it: &Sighting<'_>| {
+    sightings.find_map(|it| {
         let Server { system_identifier, in_recovery, ref membership, .. } = *it.server;
         let is_its = system_identifier == identity.record.system_identifier
             && membership.as_ref().is_some_and(|its| its.group_id == known.row.groupid);
-        is_its
-            && !in_recovery
-            && !view.seen.is_stale(it.asked_at)
-            && matches!(identity.record.descent(&it.server.lineage()), Descent::Older { .. })
-    };
-    sightings.find(is_older).map(|sighting| sighting.at)
+        if !is_its || in_recovery || view.seen.is_stale(it.asked_at) {
+            return None;
+        }
+        match identity.record.descent(&it.server.lineage()) {
+            Descent::Older { lacks, .. } => Some(format!(
+                "{} has run with an older state, which lacked {lacks} bytes of WAL that were seen",
+                it.at
+            )),
+            _ => None,
+        }
+    })
 }
 
 /// The change that an action wants of a row.
@@ -184,6 +187,7 @@ fn update_address(view: &View<'_>, known: &Registered<'_>, there: &Move<'_>) -> 
         lacks: there.lacks,
         switch: there.switch,
         last_seen: known.identity.and_then(|known| known.record.position),
+        known_mark: known.identity.and_then(|known| Some(known.record.mark.as_ref()?.id.clone())),
     }
 }
 
@@ -201,11 +205,23 @@ pub fn without_collisions(view: &View<'_>, mut followed: Vec<Followed>) -> Vec<F
                     && row.port() == Some(nodeport)
                     && !moving.contains(&row.nodeid)
             })?;
+            let is_its = |row: &&DistNode| row.nodeid == nodeid;
+            let group = view.seen.coordinator.nodes().iter().find(is_its).map(|row| row.groupid);
+            let way = match !holder.is_primary && group == Some(holder.groupid) {
+                // The very server that was its secondary. Its row cannot be removed, which would be told to
+                // every node, also where this worker was.
+                true => format!(
+                    "SELECT citus_update_node({}, 'replaced.invalid', {nodeport}); and lead that node to the server that becomes the secondary.",
+                    holder.nodeid
+                ),
+                false => "Bring that node back at an address of its own, or remove it".to_owned(),
+            };
             let facts = vec![
                 ("reason", f.verdict.reason.clone().unwrap_or_default()),
                 ("name", nodename.to_owned()),
                 ("port", nodeport.to_string()),
                 ("node", holder.nodeid.to_string()),
+                ("way", way),
             ];
             Some((index, ADDRESS_TAKEN.verdict(&facts)))
         });

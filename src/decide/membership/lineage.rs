@@ -146,6 +146,8 @@ pub enum Descent {
     /// It is an older state of the same server, which lacks that much. Nothing tells any more once it has
     /// written as much again.
     Older { at: Lsn, lacks: u64 },
+    /// It has no mark at all: its data are from before the first one, or the extension was created anew.
+    Unmarked,
     /// It still writes a timeline that a promotion has ended.
     LeftBehind,
     /// Its history could not be read.
@@ -164,7 +166,7 @@ impl Record {
                 let left = self.history.as_ref()?.left(server.timeline)?;
                 Some(self.position?.since(left))
             }
-            Descent::Unknown => None,
+            Descent::Unmarked | Descent::Unknown => None,
         }
     }
 
@@ -194,6 +196,9 @@ impl Record {
         if from.is_none() && server.timeline > self.timeline {
             // It branched off before the recorded timeline began.
             return parted(self.began());
+        }
+        if self.mark.is_some() && server.marks.as_ref().is_some_and(Vec::is_empty) {
+            return Descent::Unmarked;
         }
         if let Some(mark) = self.mark.as_ref().filter(|mark| !server.has(mark)) {
             return parted(from.map_or(mark.position, |from| from.min(mark.position)));
@@ -319,7 +324,9 @@ mod tests {
         // At the end of a page a record may go on that never got whole to the disk.
         let amid = record(1, "", 8192, Some(("m", 50)));
         assert_eq!(amid.descent(&server(1, "", 8100, &["m"])), descends(None, 0));
-        assert_eq!(known.descent(&server(1, "", 40, &[])), parted(50, 50));
+        assert_eq!(known.descent(&server(1, "", 40, &["other"])), parted(50, 50));
+        // Before the first mark, or with an extension that was created anew: nobody can tell.
+        assert_eq!(known.descent(&server(1, "", 120, &[])), Descent::Unmarked);
         // The very instance that was seen: its answer is only older than the record.
         let running = Record { started_us: Some(5), ..known };
         assert_eq!(running.descent(&server(1, "", 40, &[])), descends(None, 0));

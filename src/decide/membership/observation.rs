@@ -39,9 +39,14 @@ pub struct Observation<'a> {
     pub lost_names: &'a BTreeSet<i32>,
     /// The coordinator's own addresses, the one that workers are given first.
     pub own: &'a [OwnAddress],
+    /// This server has answered at one of them since it started, and nobody else has since.
+    pub is_proved: bool,
     pub endpoints: &'a BTreeMap<SocketAddr, Endpoint>,
     /// Since when the coordinator's own row is what it is (monotonic).
     pub own_row_since: Duration,
+    /// Since when the rows of `pg_dist_node` say what they say, and when they were read last (monotonic).
+    pub rows_since: Duration,
+    pub rows_read_at: Duration,
     /// Workers that no source has named, and since when (monotonic), by nodeid.
     pub unnamed_since: &'a BTreeMap<i32, Duration>,
     /// Changes that failed, by what they were about.

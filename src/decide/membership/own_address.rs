@@ -2,7 +2,7 @@
 //! that joins takes whoever is there for its coordinator, and Citus checks nothing.
 //! Must not look at workers.
 
-use super::coordinator::Coordinator;
+use super::coordinator::{Coordinator, OwnAddress};
 use super::evidence::Hindrance;
 use super::observation::Observation;
 use super::server::Server;
@@ -42,6 +42,7 @@ pub fn doubt(seen: &Observation<'_>) -> Option<Hindrance> {
                 own: own.to_string(),
                 at: *at,
                 system_identifier: server.system_identifier,
+                is_twin: server.system_identifier == seen.coordinator.system_identifier,
             })
         })
     });
@@ -52,13 +53,27 @@ pub fn doubt(seen: &Observation<'_>) -> Option<Hindrance> {
     if !seen.own.iter().flat_map(|own| &own.endpoints).all(is_asked) {
         return Some(Hindrance::OwnUnchecked);
     }
+    let is_proved = seen.is_proved;
     if given.endpoints.is_empty() {
-        return Some(Hindrance::OwnUnresolved(given.to_string()));
+        return Some(Hindrance::OwnUnresolved { own: given.to_string(), is_proved });
     }
     let is_here = given.endpoints.iter().any(|at| seen.sighting(*at).is_some());
     let mut failures = given.endpoints.iter().filter_map(|at| seen.endpoints.get(at)?.failure());
     let failure = failures.next().filter(|_| !is_here)?.clone();
-    Some(Hindrance::OwnUnreachable { own: given.to_string(), failure })
+    Some(Hindrance::OwnUnreachable { own: given.to_string(), failure, is_proved })
+}
+
+/// Whether this server, or another one, has answered at any of the coordinator's addresses; none where
+/// nobody has. A copy that cannot see the coordinator must not take itself for it.
+pub fn proof(
+    own: &[OwnAddress],
+    coordinator: &Coordinator,
+    server_at: impl Fn(&SocketAddr) -> Option<Server>,
+) -> Option<bool> {
+    let answers: Vec<Server> =
+        own.iter().flat_map(|own| &own.endpoints).filter_map(server_at).collect();
+    let is_own = answers.iter().all(|server| is_this(server, coordinator));
+    (!answers.is_empty()).then_some(is_own)
 }
 
 /// Where an old answer has to be asked for again: what a name leads to may have changed.

@@ -39,6 +39,8 @@ pub struct Plan {
     pub coordinator_host: Option<Verdict>,
     /// Another server runs at the coordinator's address: there may be two coordinators.
     pub is_disputed: bool,
+    /// This server is not known to be at the coordinator's address.
+    pub is_unproved: bool,
     pub workers: Vec<Worker>,
     /// Workers that two servers were seen running as at one moment: that is to be remembered.
     pub rivals: Vec<(i32, String)>,

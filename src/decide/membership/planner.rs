@@ -11,7 +11,7 @@ use super::lineage::Descent;
 use super::observation::{Observation, Sighting};
 use super::plan::{Plan, Worker};
 use super::registered::Registered;
-use super::situations::{self, CLEANING, CLEANING_WAITS, REGISTERING, SYNCING};
+use super::situations::{self, CLEANING, CLEANING_WAITS, NODES_DIFFER, REGISTERING, SYNCING};
 use super::verdict::Verdict;
 use super::view::View;
 use super::{hanging, own_address, rebalance};
@@ -21,21 +21,24 @@ use std::net::{IpAddr, SocketAddr};
 
 /// What everything observed means, and what is to be done about it.
 pub fn plan(seen: &Observation<'_>, policy: &Policy) -> Plan {
-    let own_doubt = own_address::doubt(seen);
-    let stop = own_doubt.clone().filter(Hindrance::is_about_the_coordinator);
-    let view = View::new(seen, policy, stop.clone());
     let registered: Vec<Registered> =
         seen.coordinator.worker_rows().map(|row| Registered::judge(row, seen, policy)).collect();
+    let mut differing = registered.iter().filter(|it| it.at_home.code == NODES_DIFFER.code);
+    let differing = differing.next().map(|it| Hindrance::NodesDiffer(it.row.to_string()));
+    let own_doubt = own_address::doubt(seen).or(differing.clone());
+    let stop = own_doubt.clone().filter(Hindrance::is_about_the_coordinator);
+    let view = View::new(seen, policy, stop.clone());
     let coordinator_host = own_doubt.as_ref().map(situations::of_hindrance);
     let mut planner = Planner {
         view: &view,
         registered: &registered,
-        obstacle: obstacle(&view, &registered),
+        obstacle: differing.or_else(|| obstacle(&view, &registered)),
         own_doubt,
         taken: BTreeSet::new(),
         plan: Plan {
             coordinator_host,
             is_disputed: matches!(stop, Some(Hindrance::OwnElsewhere { .. })),
+            is_unproved: stop.as_ref().is_some_and(Hindrance::is_about_its_address),
             ..Plan::default()
         },
     };
@@ -89,7 +92,9 @@ impl<'a> Planner<'a> {
             return;
         };
         let own = coordinator.own_row();
-        if own.is_some_and(|row| row.nodename == *name && row.port() == Some(*port)) {
+        let is_so = own.is_some_and(|row| row.nodename == *name && row.port() == Some(*port));
+        // It would be written to every worker, and what keeps that from being done is an obstacle already.
+        if is_so || self.registered.iter().any(Registered::may_not_be_written_to) {
             return;
         }
         match self.view.withheld(Subject::Coordinator).or_else(|| self.own_address()) {

@@ -10,6 +10,7 @@ use super::state::State;
 use super::verdict::Verdict;
 use crate::configuration::policy::Policy;
 use crate::login::{LoginFailure, LoginFailureKind};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 /// A row of `pg_dist_node` with what is known of the server there.
@@ -23,6 +24,8 @@ pub struct Registered<'a> {
     /// The address that answered last, and what it said.
     pub sighting: Option<Sighting<'a>>,
     pub at_home: Verdict,
+    /// How the nodes in its metadata differ from the coordinator's, if only at this moment.
+    pub difference: Option<String>,
     /// Addresses whose answer is from before the last one, and may be outdated.
     pub recheck: Vec<SocketAddr>,
 }
@@ -78,12 +81,24 @@ impl<'a> Registered<'a> {
             .get(&row.nodeid)
             .map(|since| seen.now.monotonic.saturating_sub(*since))
             .filter(|unnamed| is_silent && *unnamed >= policy.absent_after);
+        // Those of an accepted server are written anew.
+        let is_accepted = identity.is_some_and(|known| known.to_be_synced);
+        let told = newest.filter(|_| !is_accepted);
+        let difference = told.and_then(|sighting| difference(row, seen, &sighting));
+        let has_lasted = |sighting: &Sighting| {
+            let endpoint = seen.endpoints.get(&sighting.at);
+            endpoint.is_some_and(|endpoint| endpoint.nodes_since() < seen.rows_read_at)
+        };
         let at_home = situations::at_home(&AtHome {
             row,
             identity,
             endpoints: &endpoints,
             is_name_lost,
             is_shared,
+            turns_at: endpoints.iter().copied().find(|at| {
+                let endpoint = seen.endpoints.get(at);
+                endpoint.is_some_and(|endpoint| endpoint.is_shared(seen.now.monotonic))
+            }),
             server: newest.map(|sighting| sighting.server),
             failure: if newest.is_none() { failure() } else { None },
             gone_for,
@@ -92,10 +107,12 @@ impl<'a> Registered<'a> {
                 .own_row()
                 .filter(|_| newest.is_some_and(|it| it.asked_at > seen.own_row_since))
                 .map(|own| format!("{}:{}", own.nodename, own.nodeport)),
+            difference: difference.clone().filter(|_| newest.as_ref().is_some_and(has_lasted)),
             max_lost_wal: policy.max_lost_wal,
         });
         let recheck = outdated.iter().map(|sighting| sighting.at).collect();
-        Self { row, identity, endpoints, is_name_lost, sighting: newest, at_home, recheck }
+        let sighting = newest;
+        Self { row, identity, endpoints, is_name_lost, sighting, at_home, difference, recheck }
     }
 
     /// The addresses that are the row's: where a lost name led once, others may be by now.
@@ -123,11 +140,46 @@ impl<'a> Registered<'a> {
         if !self.row.isactive || !self.row.hasmetadata {
             return None;
         }
-        let name = format!("{}:{}", self.row.nodename, self.row.nodeport);
+        let name = self.row;
         if !self.row.metadatasynced {
             return Some(format!("the metadata of {name} is out of sync"));
         }
         let state = self.at_home.state;
-        (state != State::Active).then(|| format!("{name} is {state}"))
+        match state {
+            State::Active if self.difference.is_some() => Some(format!("{name} has other rows")),
+            State::Active => {
+                let is_next = self.identity.is_some_and(|known| known.to_be_synced);
+                is_next.then(|| format!("the metadata of {name} are to be written anew"))
+            }
+            _ => Some(format!("{name} is {state}")),
+        }
     }
+
+    /// Whether what Citus writes to all nodes would reach a server that is not this cluster's, or that knows
+    /// more of it than the coordinator.
+    pub fn may_not_be_written_to(&self) -> bool {
+        let is_strange = matches!(self.at_home.state, State::Blank | State::Conflict);
+        self.row.isactive && self.row.hasmetadata && (is_strange || self.difference.is_some())
+    }
+}
+
+/// How the rows of `pg_dist_node` differ on a worker with all metadata: Citus changes them everywhere in
+/// one transaction, so somebody has lost a change.
+fn difference(row: &DistNode, seen: &Observation<'_>, sighting: &Sighting<'_>) -> Option<String> {
+    let theirs = &sighting.server.membership.as_ref()?.rows;
+    let ours = seen.coordinator.rows();
+    let is_told = row.isactive && row.hasmetadata && row.metadatasynced;
+    if !is_told || sighting.asked_at <= seen.rows_since || *theirs == ours || theirs.is_empty() {
+        return None;
+    }
+    let list = |all: &BTreeMap<i32, String>, others: &BTreeMap<i32, String>| {
+        let only = all.iter().filter(|(id, row)| others.get(id) != Some(row));
+        only.map(|(id, row)| format!("node {id} at {row}")).collect::<Vec<_>>().join(", ")
+    };
+    let (more, fewer) = (list(theirs, &ours), list(&ours, theirs));
+    Some(match (more.as_str(), fewer.as_str()) {
+        (more, "") => format!("it has {more} besides"),
+        ("", fewer) => format!("it lacks {fewer}"),
+        (more, fewer) => format!("it has {more}, the coordinator {fewer}"),
+    })
 }

@@ -3,6 +3,7 @@
 
 use super::lineage::{History, Lineage, Lsn};
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// Installed and installable versions of one extension on one server.
@@ -74,10 +75,16 @@ pub struct Server {
 /// What a server knows of the Citus cluster it is in.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct Membership {
-    /// `pg_dist_local_group`: 0 on a coordinator and on a server that never was in a cluster.
+    /// `pg_dist_local_group`: 0 on a coordinator and on a server that never was in a cluster;
+    /// [`Membership::NO_GROUP`] where it is empty.
     pub group_id: i32,
-    /// Rows of `pg_dist_node`.
+    /// Rows of `pg_dist_node`: how many, and what each says, by nodeid.
     pub nodes: u64,
+    #[serde(default)]
+    pub rows: BTreeMap<i32, String>,
+    /// What Citus tells one server from another by (`pg_dist_node_metadata`).
+    #[serde(default)]
+    pub server_id: Option<String>,
     /// What it calls the coordinator, `name:port`; none where it has no row for group 0.
     #[serde(default)]
     pub coordinator: Option<String>,
@@ -90,6 +97,7 @@ pub struct Membership {
 
 impl Membership {
     pub const MOST_COUNTED: u64 = 1000;
+    pub const NO_GROUP: i32 = -1;
 }
 
 impl Server {

@@ -2,12 +2,13 @@
 //! Must not take a server for another: without a recorded identity nothing is ever found.
 
 use super::candidate::Candidate;
-use super::coordinator::Identity;
+use super::coordinator::{Coordinator, Identity};
 use super::endpoint::Phase;
 use super::lineage::{Descent, Lineage, Lsn};
 use super::observation::{Observation, Sighting};
 use super::server::Server;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 /// Where the server with a worker's identity is.
 #[derive(Clone, Debug)]
@@ -44,6 +45,31 @@ pub struct Missing<'a> {
     pub is_name_lost: bool,
 }
 
+impl Missing<'_> {
+    /// Whether a server with another system identifier is the worker all the same, as pg_upgrade leaves it:
+    /// it carries the coordinator's mark, or takes itself for that node of this cluster.
+    fn is_under_another_identity(&self, server: &Server, coordinator: &Coordinator) -> bool {
+        let own = coordinator.own_row().map(ToString::to_string);
+        let record = &self.identity.record;
+        let is_marked = || {
+            let mut marks = server.marks.iter().flatten();
+            record.mark.as_ref().is_some_and(|mark| marks.any(|id| *id == mark.id))
+        };
+        let is_member = || {
+            server.membership.as_ref().is_some_and(|it| {
+                it.group_id == self.groupid && own.is_some() && it.coordinator == own
+            })
+        };
+        let is_other = server.system_identifier != record.system_identifier;
+        is_other && !server.in_recovery && (is_marked() || is_member())
+    }
+
+    /// Whether an operator has accepted a server since nobody is let in at an address any more.
+    fn is_decided(&self, failing_for: Duration) -> bool {
+        failing_for.as_secs() > self.identity.recorded_for
+    }
+}
+
 /// Looks for a primary with the identity among the candidates that may be connected to.
 ///
 /// A standby shares the system identifier with its primary, so one that is in recovery is never
@@ -73,8 +99,15 @@ pub fn whereabouts<'a>(
         .collect();
     let Some((candidate, there)) = sightings.first().copied() else { return Whereabouts::Unknown };
     let others = sightings[1..].iter().map(|(_, sighting)| *sighting);
-    let at_home = missing.endpoints.iter().filter_map(|at| seen.sighting(*at));
-    for other in others.chain(at_home.filter(|sighting| is_it(sighting.server))) {
+    let at_home: Vec<Sighting<'a>> =
+        missing.endpoints.iter().filter_map(|at| seen.sighting(*at)).collect();
+    let mut upgraded = at_home
+        .iter()
+        .filter(|sighting| missing.is_under_another_identity(sighting.server, seen.coordinator));
+    if let Some(upgraded) = upgraded.next() {
+        return Whereabouts::Twice(upgraded.at, there.at);
+    }
+    for other in others.chain(at_home.into_iter().filter(|it| is_it(it.server))) {
         if there.server.is_same(other.server) {
             // One server under two addresses: as long as the old one leads to it, it has not moved.
             if is_home(&other.at) {
@@ -95,7 +128,9 @@ pub fn whereabouts<'a>(
         return Whereabouts::Unsure(unasked);
     }
     let is_failing = |at: &SocketAddr| {
-        seen.endpoints.get(at).is_some_and(|endpoint| endpoint.phase() == Phase::Failing)
+        let endpoint = seen.endpoints.get(at).filter(|it| it.phase() == Phase::Failing);
+        let failing_for = endpoint.and_then(|it| it.failing_for(seen.now.monotonic));
+        failing_for.is_some_and(|failing_for| !missing.is_decided(failing_for))
     };
     if missing.endpoints.iter().any(is_failing) {
         return Whereabouts::Waiting(there.at);

@@ -28,7 +28,7 @@ pub fn suite() -> Vec<Test> {
 
 /// A standby of the cluster's first worker that streams and confirms nothing.
 #[track_caller]
-fn standby(cluster: &Cluster, name: &str) -> Server {
+pub fn standby(cluster: &Cluster, name: &str) -> Server {
     let primary = &cluster.workers[0];
     let standby = Server::standby_of(primary, primary.twin(name, cluster.subnet.address()));
     wait_until_replayed(primary, &standby);
@@ -37,7 +37,7 @@ fn standby(cluster: &Cluster, name: &str) -> Server {
 
 /// Waits until the node's server carries the coordinator's mark.
 #[track_caller]
-fn wait_until_marked(cluster: &Cluster, nodeid: &str) {
+pub fn wait_until_marked(cluster: &Cluster, nodeid: &str) {
     until("the worker is marked", SOON, || {
         let sql = format!("SELECT mark IS NOT NULL FROM fleet.identities WHERE nodeid = {nodeid}");
         match cluster.coordinator.try_value(&sql)?.as_str() {
@@ -49,7 +49,7 @@ fn wait_until_marked(cluster: &Cluster, nodeid: &str) {
 
 /// The code that the fleet shows for an address.
 #[track_caller]
-fn wait_for_code(cluster: &Cluster, address: std::net::IpAddr, code: &str) -> String {
+pub fn wait_for_code(cluster: &Cluster, address: std::net::IpAddr, code: &str) -> String {
     until(&format!("{address} is {code}"), SOON, || {
         let sql = format!(
             "SELECT code || ': ' || coalesce(reason, '') || ' / ' || coalesce(remedy, '')
@@ -176,7 +176,8 @@ fn what_a_promoted_server_lacks_is_measured_and_can_be_too_much() {
     wait_until_followed(&cluster, &nodeid, cluster.workers[0].address);
     let rows: u64 = cluster.coordinator.value("SELECT count(*) FROM items").parse().unwrap();
     assert!(rows < FIRST + 100, "{rows} rows: nothing was lost, and the test proves nothing");
-    let lost = "SELECT (detail->>'lost_bytes')::int8 > 0 FROM fleet.events WHERE event = 'accepted'";
+    let lost =
+        "SELECT (detail->>'lost_bytes')::int8 > 0 FROM fleet.events WHERE event = 'accepted'";
     assert_eq!(cluster.coordinator.value(lost), "t");
 }
 

@@ -8,6 +8,8 @@ mod compose;
 mod controller;
 mod discovery;
 mod field;
+mod field_coordinators;
+mod field_servers;
 mod hanging;
 mod harness;
 mod holders;
@@ -68,6 +70,8 @@ fn main() {
         harness::suite(),
         discovery::suite(),
         field::suite(),
+        field_coordinators::suite(),
+        field_servers::suite(),
         nemesis::suite(),
         resolver::suite(),
         probe::suite(),

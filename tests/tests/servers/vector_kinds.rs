@@ -37,8 +37,19 @@ const VALUES: &str = "SELECT n, '[1,2,3]', NULLIF('[1,2,3]', CASE WHEN n % 2 = 0
     '[1,2,3]', '[4,5]', '{1:1,2:2}/9', '{3:1}/7', n::bit(8), '[3,2,1]' FROM generate_series(1, 400) n";
 
 const RELATIONS: [&str; 13] = [
-    "plain", "parts", "parts_1", "stray", "tags", "mine", "unlogged_here", "unlogged_there", "columns",
-    "empty", "child", "seen", "far",
+    "plain",
+    "parts",
+    "parts_1",
+    "stray",
+    "tags",
+    "mine",
+    "unlogged_here",
+    "unlogged_there",
+    "columns",
+    "empty",
+    "child",
+    "seen",
+    "far",
 ];
 
 fn with_every_kind() -> Cluster {
@@ -71,7 +82,9 @@ fn with_every_kind() -> Cluster {
          CREATE FOREIGN TABLE far (n int, v vector(3)) SERVER elsewhere;
          CREATE TEMPORARY TABLE passing (n int, v vector(3))",
     ));
-    for table in ["plain", "parts", "tags", "mine", "unlogged_here", "unlogged_there", "columns", "child"] {
+    for table in
+        ["plain", "parts", "tags", "mine", "unlogged_here", "unlogged_there", "columns", "child"]
+    {
         coordinator.run(&format!("INSERT INTO {table} {VALUES}"));
     }
     coordinator.run(
@@ -114,7 +127,11 @@ fn every_kind_of_relation_and_of_column_is_told_of() {
         read_all(&cluster);
     }
     let pages = "SELECT relpages FROM pg_class WHERE oid = 'parts'::regclass";
-    assert_eq!(cluster.coordinator.value(pages), "-1", "what ANALYZE leaves of a partitioned table");
+    assert_eq!(
+        cluster.coordinator.value(pages),
+        "-1",
+        "what ANALYZE leaves of a partitioned table"
+    );
     let told = "SELECT string_agg(table_name, ' ' ORDER BY table_name) FROM fleet.vector_tables";
     assert_eq!(
         cluster.coordinator.value(told),

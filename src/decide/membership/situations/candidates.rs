@@ -295,6 +295,20 @@ pub(super) const TABLE: &[Row] = &[
         way_out: Do("Check that the extension citus is whole in its database."),
         ..REFUSED
     },
+    // Citus would take it for the coordinator itself, each time anew.
+    Row {
+        code: "same_server_id",
+        when: &[Candidate(|it| {
+            let ours = it.coordinator.citus.as_ref()?.server_id.as_ref()?;
+            given(in_citus(it)?.server_id.as_ref() == Some(ours))
+        })],
+        reason: "Citus has the server_id of the coordinator there (pg_dist_node_metadata), and would take it for the coordinator",
+        cause: "Both were made from one image, or one dump, in which the extension citus existed already.",
+        way_out: Do(
+            "On that server: UPDATE pg_dist_node_metadata SET metadata = jsonb_set(metadata, ARRAY['server_id'], to_jsonb(gen_random_uuid()));",
+        ),
+        ..REFUSED
+    },
     // citus_add_node would replace its metadata, and the coordinator that it belongs to would not notice.
     Row {
         code: "foreign_worker",

@@ -68,8 +68,18 @@ pub(super) const TABLE: &[Row] = &[
         "Citus can add no node while {culprit}",
         "A registered worker is not in order, or its metadata is out of sync.",
         Do(
-            "Bring that worker back, or disable it with citus_disable_node; this one follows by itself.",
+            "See what fleet.workers says of that worker, and bring it back; this one follows by itself. One that holds no shards may be disabled instead, with citus_disable_node.",
         ),
+    ),
+    row(
+        "nodes_differ_on",
+        &[When::Hindrance(|it| match it {
+            It::NodesDiffer(worker) => Some(vec![("worker", worker.clone())]),
+            _ => None,
+        })],
+        "the nodes in the metadata of {worker} are not those of this coordinator, so nothing is changed",
+        "This coordinator was restored, or a standby of it promoted, without its newest changes, or a change has just not reached that worker yet.",
+        Do("See what fleet.workers says of that worker."),
     ),
     row(
         "fleet_paused",
@@ -156,7 +166,7 @@ pub(super) const TABLE: &[Row] = &[
     row(
         "own_address_unresolved",
         &[When::Hindrance(|it| match it {
-            It::OwnUnresolved(address) => Some(own(address)),
+            It::OwnUnresolved { own: address, .. } => Some(own(address)),
             _ => None,
         })],
         "the coordinator's address {own} does not resolve at the moment",
@@ -170,10 +180,25 @@ pub(super) const TABLE: &[Row] = &[
         "The coordinator has not logged in to itself yet.",
         Wait("it has answered"),
     ),
+    // To lead the workers here would take the cluster from the other one.
+    row(
+        "own_address_twin",
+        &[When::Hindrance(|it| match it {
+            It::OwnElsewhere { own: address, at, is_twin: true, .. } => {
+                Some(own(address).into_iter().chain([("at", at.to_string())]).collect())
+            }
+            _ => None,
+        })],
+        "the coordinator's address {own} leads to another running server with this one's identity, {at}: one of the two is a copy of the other, and this one changes nothing",
+        "A backup of the coordinator, or an old coordinator that a failover has left behind, was started beside the one that there is.",
+        Do(
+            "Find out which of the two is the coordinator, and stop the other. Where this one is to be it: stop the one at {at} first, then lead the coordinator's address here.",
+        ),
+    ),
     row(
         "own_address_elsewhere",
         &[When::Hindrance(|it| match it {
-            It::OwnElsewhere { own: address, at, system_identifier } => {
+            It::OwnElsewhere { own: address, at, system_identifier, is_twin: false } => {
                 let identifier = system_identifier.to_string();
                 let there = [("at", at.to_string()), ("system_identifier", identifier)];
                 Some(own(address).into_iter().chain(there).collect())
@@ -187,7 +212,7 @@ pub(super) const TABLE: &[Row] = &[
     row(
         "own_address_unreachable",
         &[When::Hindrance(|it| match it {
-            It::OwnUnreachable { own: address, failure } => {
+            It::OwnUnreachable { own: address, failure, .. } => {
                 let login = of_login(failure);
                 let why = [
                     ("failure", login.reason.unwrap_or_default()),

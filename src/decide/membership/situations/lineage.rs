@@ -5,9 +5,9 @@ use super::row::WayOut::Do;
 use super::row::When::{AtHome, Candidate, Worker};
 use super::row::{Facts, ROW, Row};
 use super::workers::name;
-use crate::membership::coordinator::DistNode;
+use crate::membership::coordinator::{DistNode, Identity};
 use crate::membership::evidence::{AtHome as There, Newcomer, Twin};
-use crate::membership::lineage::{Descent, Record};
+use crate::membership::lineage::Descent;
 use crate::membership::server::Server;
 use crate::membership::state::State::{Active, Conflict, Standby};
 use crate::membership::whereabouts::Whereabouts::Moved;
@@ -23,10 +23,10 @@ pub(super) const TABLE: &[Row] = &[
             let rival = it.identity?.rival.clone().filter(|_| it.row.isactive)?;
             Some(vec![("rival", rival), ("node", name(it.row))])
         })],
-        reason: "another server has run as this worker beside its own, or with an older state in its place: {rival}",
+        reason: "there are two of this worker, and each may have rows that the other lacks: {rival}",
         cause: "A standby was promoted, or a copy started, while the worker ran, or an older state of its data directory was restored. Each may have rows that the other lacks, so this stays until an operator decides, whatever is restarted.",
         way_out: Do(
-            "Find out which of the two has the rows, save what the other has, and stop it. The one that answers then is this worker: SELECT fleet.accept_server({node});",
+            "Find out which of the two has the rows, save what the other has, and leave only one: in the place of an older state, bring back the server with all rows, if it is still to be had. The one that answers then is this worker: SELECT fleet.accept_server({node});",
         ),
         ..CONFLICT
     },
@@ -40,7 +40,7 @@ pub(super) const TABLE: &[Row] = &[
         reason: "the server there was left behind at timeline {timeline} when a standby of it was promoted; this worker is at timeline {newest}",
         cause: "A standby of a worker was promoted, and the primary that it replaced has come back.",
         way_out: Do(
-            "Bring the promoted server back. Make this one its standby with pg_rewind or pg_basebackup: rows written since the promotion are not on it. If it is to be the worker without them: SELECT fleet.accept_server({node});",
+            "{lost}Make it a standby of the promoted server with pg_rewind or pg_basebackup, and bring that one back if it is gone: rows written since the promotion are not here. If this one is to be the worker without them, stop the promoted one, then: SELECT fleet.accept_server({node});",
         ),
         next: Some(Standby),
         ..CONFLICT
@@ -50,8 +50,7 @@ pub(super) const TABLE: &[Row] = &[
         when: &[
             // Beside its worker, which runs, it is a copy, and called one.
             Candidate(|it| {
-                of_candidate(it, has_parted)
-                    .filter(|_| !matches!(it.twin, Some(Twin::Runs(_))))
+                of_candidate(it, has_parted).filter(|_| !matches!(it.twin, Some(Twin::Runs(_))))
             }),
             AtHome(|it| of_worker(it, has_parted)),
         ],
@@ -61,6 +60,19 @@ pub(super) const TABLE: &[Row] = &[
             "Bring the server with the rows back, and make this one its standby with pg_rewind or pg_basebackup. If it is to be the worker without them: SELECT fleet.accept_server({node});",
         ),
         next: Some(Standby),
+        ..CONFLICT
+    },
+    Row {
+        code: "mark_missing",
+        when: &[
+            Candidate(|it| of_candidate(it, |descent| *descent == Descent::Unmarked)),
+            AtHome(|it| of_worker(it, |descent| *descent == Descent::Unmarked)),
+        ],
+        reason: "the server there has no mark of the coordinator (fleet.marks is empty), so whether it has all rows is not known",
+        cause: "The extension citus_fleet was dropped and created anew on it, or its data directory was taken back to a time before the worker was first marked.",
+        way_out: Do(
+            "Where only the extension was created anew: SELECT fleet.accept_server({node}); Where an older state was restored, bring the server with the rows back first.",
+        ),
         ..CONFLICT
     },
     Row {
@@ -143,16 +155,24 @@ fn lacking(bytes: u64) -> (&'static str, String) {
 }
 
 fn of_candidate(it: &Newcomer<'_>, is_so: fn(&Descent) -> bool) -> Option<Facts> {
-    let (server, row, record, descent) = it.kin()?;
-    is_so(&descent).then(|| facts(server, row, record, descent))
+    let (server, row, identity, descent) = it.kin()?;
+    is_so(&descent).then(|| facts(server, row, identity, descent))
 }
 
 fn of_worker(it: &There<'_>, is_so: fn(&Descent) -> bool) -> Option<Facts> {
-    let (server, record, descent) = it.descent()?;
-    is_so(&descent).then(|| facts(server, it.row, record, descent))
+    let (server, identity, descent) = it.descent()?;
+    is_so(&descent).then(|| facts(server, it.row, identity, descent))
 }
 
-fn facts(server: &Server, row: &DistNode, record: &Record, descent: Descent) -> Facts {
+fn facts(server: &Server, row: &DistNode, identity: &Identity, descent: Descent) -> Facts {
+    let record = &identity.record;
+    // What the promoted server lacks may be on this one alone.
+    let lost = match identity.lost_wal {
+        0 => String::new(),
+        bytes => format!(
+            "First save its rows: the promoted server lacks {bytes} bytes of WAL that were seen. "
+        ),
+    };
     let (at, lacks) = match descent {
         Descent::Parted { at, lacks } | Descent::Older { at, lacks } => (at, lacks),
         _ => Default::default(),
@@ -164,5 +184,6 @@ fn facts(server: &Server, row: &DistNode, record: &Record, descent: Descent) -> 
         lacking(lacks),
         ("seen", record.position.unwrap_or_default().to_string()),
         ("node", name(row)),
+        ("lost", lost),
     ]
 }

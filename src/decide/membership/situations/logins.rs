@@ -56,7 +56,7 @@ pub(super) const TABLE: &[Row] = &[
         "TLS failed: {message}",
         "The two sides do not agree on TLS, or the certificate is not for that name. Citus turns ssl on where it is created: a server without the extension usually has none.",
         Do(
-            "Check sslmode and sslrootcert in citus.node_conninfo against its certificate and its ssl setting.",
+            "On a server without Citus: CREATE EXTENSION citus; in its database, which makes a certificate and turns ssl on. Else check sslmode and sslrootcert in citus.node_conninfo against its certificate and its ssl setting.",
         ),
     ),
     row(

@@ -21,7 +21,7 @@ pub use document::document;
 pub use logins::of_login;
 pub use row::{Facts, Row};
 use row::{WayOut, When};
-pub use workers::{ADDRESS_TAKEN, HOLDS_NO_SHARDS, SHARDS_ARE_MOVED};
+pub use workers::{ADDRESS_TAKEN, HOLDS_NO_SHARDS, NODES_DIFFER, SHARDS_ARE_MOVED};
 
 /// The whole table, in the order in which it is read.
 const TABLE: [&[Row]; 5] =

@@ -2,6 +2,7 @@
 
 use super::super::cause::{Block, Cause, Hang, Holder};
 use super::super::coordinator::{DistNode, Removed, Tasks};
+use super::super::endpoint::Probe;
 use super::super::observation::Hold;
 use super::super::server::{ExtensionState, Membership, Server};
 use super::super::tests::build::*;
@@ -41,6 +42,7 @@ fn removed(is_clean: bool, server: Server) -> Fleet {
         address: Some(ip("10.0.0.9")),
         relations: vec!["public.r_102014".into()],
         is_clean,
+        mark: None,
     });
     fleet
 }
@@ -48,6 +50,17 @@ fn removed(is_clean: bool, server: Server) -> Fleet {
 /// Row 2, known by the identity of server 2, whose name leads to a server.
 fn w2(server: Server) -> Fleet {
     fleet().row(row(2, "w2"), &["10.0.0.2"]).known_as(2, 7002).answer("10.0.0.2", server)
+}
+
+/// The worker knows a node that the coordinator does not.
+fn rolled_back() -> Fleet {
+    let mut it = member(2, 12);
+    let mut fleet = w2(it.clone());
+    let rows =
+        fleet.nodes().iter().map(|row| (row.nodeid, format!("{row} of group {}", row.groupid)));
+    let theirs = &mut it.membership.as_mut().unwrap().rows;
+    *theirs = rows.chain([(4, "w4:5432 of group 14".to_owned())]).collect();
+    fleet.answer("10.0.0.2", it)
 }
 
 fn w2_with(vary: fn(&mut DistNode)) -> Fleet {
@@ -106,6 +119,15 @@ const CASES: &[Case] = &[
         let restarted = w2(member(2, 12)).server("10.0.0.3", member(2, 12));
         restarted.failing_since("10.0.0.2", LoginFailureKind::Refused, NOW - 1)
     }),
+    ("held_by_its_address", "w2", || {
+        let held = w2(member(2, 12)).server("10.0.0.3", promoted(member(2, 12), 100));
+        held.failing("10.0.0.2", LoginFailureKind::NotPermitted)
+    }),
+    ("accepted", "w2", || {
+        let mut fleet = w2(member(2, 12));
+        fleet.coordinator.identities.get_mut(&2).unwrap().to_be_synced = true;
+        fleet
+    }),
     ("to_be_disabled", "w2", || {
         let mut gone = w2(member(2, 12)).down("10.0.0.2").unnamed(2, 99);
         gone.policy.on_absent = OnAbsent::Disable;
@@ -134,6 +156,15 @@ const CASES: &[Case] = &[
         let shared = fleet().row(row(2, "w2"), &["10.0.0.2", "10.0.0.3"]);
         shared.answer("10.0.0.2", member(2, 12)).answer("10.0.0.3", member(3, 12))
     }),
+    ("address_is_shared", "w2", || {
+        let mut fleet = w2(member(2, 12));
+        for n in [3, 2] {
+            let result = Ok(member(n, 12));
+            let probe = Probe { at: Duration::from_secs(NOW), round_trip: Duration::ZERO, result };
+            fleet.endpoints.get_mut(&at("10.0.0.2")).unwrap().learn(probe, 0);
+        }
+        fleet
+    }),
     ("citus_gone", "w2", || w2(Server { membership: None, ..member(2, 12) })),
     ("diverged", "w2", || {
         let mut fleet = w2(member(2, 12));
@@ -145,7 +176,8 @@ const CASES: &[Case] = &[
         fleet.coordinator.identities.get_mut(&2).unwrap().record.timeline = 2;
         fleet
     }),
-    ("parted", "w2", || w2(Server { marks: Some(Vec::new()), ..member(2, 12) })),
+    ("parted", "w2", || w2(Server { marks: Some(vec!["another".into()]), ..member(2, 12) })),
+    ("mark_missing", "w2", || w2(Server { marks: Some(Vec::new()), ..member(2, 12) })),
     ("history_unreadable", "w2", || w2(Server { history: None, ..promoted(member(2, 12), 100) })),
     ("heir", "10.0.0.3", || {
         let mut fleet = w2(member(2, 12)).down("10.0.0.2").server("10.0.0.3", member(2, 12));
@@ -170,6 +202,8 @@ const CASES: &[Case] = &[
     ("another_server", "w2", || w2(member(3, 13))),
     ("leads_to_standby", "w2", || w2(Server { in_recovery: true, ..member(2, 12) })),
     ("came_back_empty", "w2", || w2(server(3))),
+    ("upgrade_not_finished", "w2", || w2(member(2, Membership::NO_GROUP))),
+    ("nodes_differ", "w2", rolled_back),
     ("other_group", "w2", || w2(member(2, 13))),
     ("name_lost", "w2", || w2(member(2, 12)).lost(2)),
     ("out_of_sync", "w2", || w2_with(|row| row.metadatasynced = false)),
@@ -214,6 +248,9 @@ const CASES: &[Case] = &[
     ("password_would_be_lost", "10.0.0.9", || spoilt(|s| s.wants_password = true)),
     ("no_prepared_transactions", "10.0.0.9", || spoilt(|s| s.max_prepared_transactions = 0)),
     ("membership_unreadable", "10.0.0.9", || spoilt(|s| s.membership = None)),
+    ("same_server_id", "10.0.0.9", || {
+        spoilt(|s| s.membership.as_mut().unwrap().server_id = Some("ours".into()))
+    }),
     ("foreign_worker", "10.0.0.9", || spoilt(|s| s.membership.as_mut().unwrap().group_id = 4)),
     ("foreign_coordinator", "10.0.0.9", || {
         let theirs = Membership { nodes: 2, distributed_tables: 9, ..Membership::default() };
@@ -287,6 +324,10 @@ const CASES: &[Case] = &[
         let mut unasked = led();
         unasked.own[0].endpoints.push(at("10.1.0.2"));
         unasked
+    }),
+    ("nodes_differ_on", "10.0.0.9", || rolled_back().server("10.0.0.9", server(9))),
+    ("own_address_twin", "10.0.0.9", || {
+        led().answer(OWN, Server { started_us: 1, ..coordinator() })
     }),
     ("own_address_elsewhere", "10.0.0.9", || led().answer(OWN, server(3))),
     ("own_address_unreachable", "10.0.0.9", || led().down(OWN)),

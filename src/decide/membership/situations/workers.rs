@@ -64,6 +64,20 @@ pub(super) const TABLE: &[Row] = &[
         way_out: Wait("Citus has activated it"),
         ..ROW
     },
+    // A restored server knows shards and nodes as they were, and Citus routes by them there.
+    Row {
+        code: "accepted",
+        state: Inactive,
+        action: Action::Reactivate,
+        when: &[Worker(|it| {
+            let is_due = it.identity.is_some_and(|known| known.to_be_synced);
+            given(it.row.isactive && it.is_well && is_due)
+        })],
+        reason: "its server was accepted, and its metadata are written anew",
+        cause: "fleet.accept_server() was called for it: what the server knew of the cluster may be outdated.",
+        way_out: Wait("Citus has activated it"),
+        ..ROW
+    },
     Row {
         code: "disabled",
         state: Inactive,
@@ -131,18 +145,33 @@ pub(super) const TABLE: &[Row] = &[
         code: "seen_elsewhere",
         state: Unreachable,
         when: &[Worker(|it| {
-            const SILENT: [&str; 3] = ["no_route", "connection_refused", "no_answer"];
             let at: Vec<String> = match &it.whereabouts {
                 Waiting(at) => vec![at.to_string()],
                 Unsure(at) => at.iter().map(ToString::to_string).collect(),
                 _ => return None,
             };
-            let reason = it.at_home.reason.clone().filter(|_| SILENT.contains(&it.at_home.code))?;
+            let reason = it.at_home.reason.clone().filter(|_| is_silent(it))?;
             Some(vec![("at", at.join(", ")), ("reason", reason)])
         })],
         reason: "{reason}; its server was seen elsewhere, and both are asked once more: {at}",
         cause: "Its server answers at another address, and its own has not been silent for long enough, or the answers are too old.",
         way_out: Wait("both have answered, or have been silent, at the same time"),
+        ..ROW
+    },
+    // It may write what nobody is let in to see; an operator knows whether it does.
+    Row {
+        code: "held_by_its_address",
+        state: Unreachable,
+        when: &[Worker(|it| {
+            let Waiting(at) = &it.whereabouts else { return None };
+            let reason = it.at_home.reason.clone().filter(|_| !is_silent(it))?;
+            Some(vec![("at", at.to_string()), ("reason", reason), ("node", name(it.row))])
+        })],
+        reason: "{reason}; its server was seen at {at}, and the row does not follow while somebody runs at its own address",
+        cause: "Another server has its data, such as a promoted standby, and whoever is at its own address does not let the controller in: it may be the old primary, and go on writing.",
+        way_out: Do(
+            "Make sure that no server of it runs at its own address: then the row follows. To have it follow as it is: SELECT fleet.accept_server({node});",
+        ),
         ..ROW
     },
     Row {
@@ -216,6 +245,23 @@ pub(super) const TABLE: &[Row] = &[
         ),
         ..ROW
     },
+    // What Citus writes there gets to one of them.
+    Row {
+        code: "address_is_shared",
+        state: Conflict,
+        when: &[AtHome(|it| {
+            let at = it.turns_at?.to_string();
+            let facts =
+                [("nodeid", it.row.nodeid.to_string()), ("port", it.row.nodeport.to_string())];
+            Some(facts.into_iter().chain([("at", at)]).collect())
+        })],
+        reason: "two running servers answer by turns at {at}",
+        cause: "A balancer, a virtual address or a Service leads to more than one server.",
+        way_out: Do(
+            "Give the worker a name or an address of its own: SELECT citus_update_node({nodeid}, '<name>', {port});",
+        ),
+        ..ROW
+    },
     // Re-syncing metadata to it would hide the loss.
     Row {
         code: "citus_gone",
@@ -226,6 +272,15 @@ pub(super) const TABLE: &[Row] = &[
         reason: "the extension citus is gone from the server there",
         cause: "The database was replaced or dropped, or another server has the address.",
         way_out: Do(RESTORE),
+        ..ROW
+    },
+    Row {
+        code: "upgrade_not_finished",
+        state: Conflict,
+        when: &[AtHome(|it| given(it.membership()?.group_id == Membership::NO_GROUP))],
+        reason: "Citus there does not know which group it is (pg_dist_local_group is empty)",
+        cause: "After pg_upgrade, citus_finish_pg_upgrade() was not run there yet.",
+        way_out: Do("On that server: SELECT citus_finish_pg_upgrade();"),
         ..ROW
     },
     Row {
@@ -243,9 +298,9 @@ pub(super) const TABLE: &[Row] = &[
             has_data.then_some(identifiers)
         })],
         reason: "another server answers at its address (system identifier {system_identifier}, expected {expected})",
-        cause: "The worker has another address now, and somebody else has its old one.",
+        cause: "The worker has another address now, and somebody else has its old one; or it was upgraded with pg_upgrade, or set up anew.",
         way_out: Do(
-            "Bring the worker back under a name that a source yields: its row follows by itself.",
+            "Bring the worker back under a name that a source yields: its row follows by itself. If the server there is to be it, as after pg_upgrade or a restore: SELECT fleet.accept_server({node});",
         ),
         ..ROW
     },
@@ -291,11 +346,12 @@ pub(super) const TABLE: &[Row] = &[
         reason: "the metadata of the server there belong to another coordinator: {usurper}",
         cause: "Another cluster has added it, or a copy of this coordinator has written to it.",
         way_out: Do(
-            "Find the other coordinator and keep it from this server. Then have its metadata written anew: SELECT citus_disable_node({node}, synchronous => true); SELECT citus_activate_node({node});",
+            "Find the other coordinator and keep it from this server. Then have its metadata written anew: SELECT citus_activate_node({node});",
         ),
         state: Conflict,
         ..ROW
     },
+    NODES_DIFFER,
     // Citus connects by the name: to it the worker is out of reach, whoever still knows where it is.
     Row {
         code: "name_lost",
@@ -375,16 +431,27 @@ pub(super) const TABLE: &[Row] = &[
 
 const RESTORE: &str = "Restore its data directory from a backup or bring its volume back, and where that lacks rows: SELECT fleet.accept_server({node}); Do not activate it: that would hide the loss.";
 
+/// What comes next would get numbers that are in use.
+pub const NODES_DIFFER: Row = Row {
+    code: "nodes_differ",
+    state: Conflict,
+    when: &[AtHome(|it| Some(vec![("difference", it.difference.clone()?)]))],
+    reason: "its rows of pg_dist_node are not the coordinator's: {difference}",
+    cause: "This coordinator was restored, or a standby of it promoted, without its newest changes: nodes and shards that have come since are known to workers only, and the next ones would get their numbers. Or the rows were changed on one node by hand, or a change has just not reached the worker yet.",
+    way_out: Do(
+        "Nothing is changed until then. If another coordinator has the newest changes, bring it back. If this one is to go on as it is: SELECT start_metadata_sync_to_all_nodes(); and look on the workers for shards that it does not know.",
+    ),
+    ..ROW
+};
+
 /// Citus lets no two rows have one address.
 pub const ADDRESS_TAKEN: Row = Row {
     code: "address_taken",
     state: Conflict,
     when: &[Compared],
     reason: "{reason}; {name}:{port} is registered as node {node} still",
-    cause: "Its server has moved to an address that the row of another node has.",
-    way_out: Do(
-        "Bring that node back at an address of its own, or remove it: this row follows then.",
-    ),
+    cause: "Its server has moved to an address that the row of another node has, or was that node, a secondary of its own group, before it was promoted.",
+    way_out: Do("{way} This row follows then."),
     ..ROW
 };
 
@@ -406,6 +473,11 @@ pub const HOLDS_NO_SHARDS: Row = Row {
     way_out: Do("{way}"),
     ..ROW
 };
+
+/// Nobody answers at its address.
+fn is_silent(it: &Member<'_>) -> bool {
+    ["no_route", "connection_refused", "no_answer", "name_unresolved"].contains(&it.at_home.code)
+}
 
 fn moved(it: &Member<'_>) -> Option<Facts> {
     match &it.whereabouts {

@@ -56,7 +56,7 @@ pub fn server(n: i64) -> Server {
         timeline: 1,
         history: Some(History::default()),
         position: Lsn(100),
-        marks: Some(vec!["mark".into()]),
+        marks: Some(vec![mark(7000 + n)]),
         version_num: 170_006,
         max_prepared_transactions: 200,
         wants_password: false,
@@ -75,6 +75,8 @@ pub fn member(n: i64, group_id: i32) -> Server {
         membership: Some(Membership {
             group_id,
             nodes: 3,
+            rows: BTreeMap::new(),
+            server_id: None,
             distributed_tables: 5,
             coordinator: Some("coord:5432".into()),
             nodeid: None,
@@ -99,6 +101,11 @@ pub fn clone_of(n: i64) -> Server {
     Server { started_us: n * 1_000_000 + 1, ..server(n) }
 }
 
+/// The mark of a server with that system identifier.
+fn mark(system_identifier: i64) -> String {
+    format!("mark of {system_identifier}")
+}
+
 /// A worker's identity, as it is recorded of server `system_identifier - 7000`.
 pub fn identity(system_identifier: i64) -> Identity {
     Identity {
@@ -107,10 +114,11 @@ pub fn identity(system_identifier: i64) -> Identity {
             timeline: 1,
             history: Some(History::default()),
             position: Some(Lsn(100)),
-            mark: Some(Mark { id: "mark".into(), position: Lsn(50) }),
+            mark: Some(Mark { id: mark(system_identifier), position: Lsn(50) }),
             started_us: None,
         },
         disabled_by_fleet: false,
+        to_be_synced: false,
         recorded_us: 1,
         recorded_for: 3600,
         rival: None,
@@ -147,6 +155,8 @@ pub struct Fleet {
     pub own: Vec<OwnAddress>,
     pub endpoints: BTreeMap<SocketAddr, Endpoint>,
     pub unnamed_since: BTreeMap<i32, Duration>,
+    pub rows_read_at: Duration,
+    pub is_proved: bool,
     pub failures: BTreeMap<Subject, ChangeFailure>,
     pub hold: Option<Hold>,
     pub policy: Policy,
@@ -164,6 +174,7 @@ pub fn fleet() -> Fleet {
             fleet_version: "0.1.0".into(),
             citus: Some(CitusFacts {
                 version: "13.2-1".into(),
+                server_id: Some("ours".into()),
                 group_id: 0,
                 nodes: vec![own],
                 clashes: BTreeSet::from([relation("public", "docs")]),
@@ -186,6 +197,8 @@ pub fn fleet() -> Fleet {
         }],
         endpoints: BTreeMap::new(),
         unnamed_since: BTreeMap::new(),
+        rows_read_at: Duration::from_secs(NOW),
+        is_proved: true,
         failures: BTreeMap::new(),
         hold: None,
         policy: Policy {
@@ -373,6 +386,9 @@ impl Fleet {
             lost_names: &self.lost_names,
             own: &self.own,
             own_row_since: Duration::ZERO,
+            rows_since: Duration::ZERO,
+            rows_read_at: self.rows_read_at,
+            is_proved: self.is_proved,
             endpoints: &self.endpoints,
             unnamed_since: &self.unnamed_since,
             failures: &self.failures,

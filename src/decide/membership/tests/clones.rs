@@ -47,6 +47,7 @@ fn a_removed_source_stays_out_and_its_clone_in() {
         address: Some(ip("10.0.0.2")),
         relations: Vec::new(),
         is_clean: true,
+        mark: None,
     });
     let plan = fleet.server("10.0.0.2", server(2)).plan();
     assert_eq!(plan.changes, []);

@@ -71,14 +71,16 @@ fn nobody_else_is_given_out_as_the_coordinator() {
         for own in ["coord", "elsewhere"] {
             let led = || joining().registered_as(own).coordinator_host("coord");
             let there = led().answer(OWN, stranger.clone());
-            let worker = there.gives(State::Ready, &["coord:5432", "another server", fact]);
-            assert!(worker.remedy.unwrap().contains("citus_fleet.coordinator_host"));
+            let worker = there.gives(State::Ready, &["coord:5432", fact]);
+            // Nobody is told to take the workers from a server that may be the coordinator.
+            let takes = worker.remedy.unwrap().contains("citus_set_coordinator_host");
+            assert_eq!(takes, stranger.system_identifier != coordinator().system_identifier);
             // One address of several is enough: nobody knows which of them a worker takes.
             let mut one_of_two = led().answer("10.1.0.2", stranger.clone());
             one_of_two.own[0].endpoints.push(at("10.1.0.2"));
-            one_of_two.gives(State::Ready, &["another server", "10.1.0.2"]);
+            one_of_two.gives(State::Ready, &["10.1.0.2"]);
         }
-        joining().answer(OWN, stranger).gives(State::Ready, &["another server"]);
+        joining().answer(OWN, stranger).gives(State::Ready, &["coord:5432"]);
     }
 }
 

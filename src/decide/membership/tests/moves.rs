@@ -9,7 +9,7 @@ use crate::membership::coordinator::Identity;
 use crate::membership::lineage::Lsn;
 use crate::membership::observation::Hold;
 use crate::membership::plan::Plan;
-use crate::membership::server::Server;
+use crate::membership::server::{Membership, Server};
 use crate::membership::state::{Action, State};
 use std::time::Duration;
 
@@ -328,7 +328,10 @@ fn what_a_promoted_server_lacks_is_counted_and_may_be_too_much() {
 fn two_servers_that_ran_at_one_moment_are_remembered() {
     let twin = Server { started_us: 99, ..promoted(member(2, 12), 100) };
     let both = fleet().worker(2, "10.0.0.2").known_as(2, 7002).server("10.0.0.9", twin.clone());
-    assert_eq!(both.plan().rivals, [(2, "10.0.0.9:5432, timeline 2".to_owned())]);
+    assert_eq!(
+        both.plan().rivals,
+        [(2, "10.0.0.9:5432, timeline 2, has run beside it".to_owned())]
+    );
     // One of them is gone: neither is followed, nor active.
     let mut remembered = lost().server("10.0.0.9", twin);
     remembered.coordinator.identities.get_mut(&2).unwrap().rival = Some("10.0.0.9:5432".into());
@@ -346,15 +349,76 @@ fn an_older_state_is_remembered_before_it_has_written_on() {
     let elsewhere = lost().server("10.0.0.9", older);
     for (mut fleet, at) in [(in_its_place, "10.0.0.2"), (elsewhere, "10.0.0.9")] {
         let plan = fleet.plan();
-        assert_eq!(plan.rivals, [(2, format!("{at}:5432, timeline 1"))]);
+        let told = format!(
+            "{at}:5432 has run with an older state, which lacked 60 bytes of WAL that were seen"
+        );
+        assert_eq!(plan.rivals, [(2, told)]);
         plan.at(at).is(State::Conflict, &["lacks 60 bytes"]);
         // It has written as much again.
         let identity = fleet.coordinator.identities.get_mut(&2).unwrap();
         (identity.rival, identity.record.position) = (Some(at.into()), Some(Lsn(30)));
         let plan = fleet.plan();
         assert_eq!(plan.changes, []);
-        plan.at("10.0.0.2").is(State::Conflict, &["an older state", at]);
+        plan.at("10.0.0.2").is(State::Conflict, &["there are two", at]);
     }
+}
+
+/// Whoever does not let the controller in may be the old primary, and go on writing.
+#[test]
+fn nobody_is_followed_while_somebody_runs_at_the_old_address() {
+    use LoginFailureKind::{DatabaseMissing, NotPermitted, Protocol, Tls, WrongPassword};
+    let promoted = promoted(member(2, 12), 100);
+    for kind in [DatabaseMissing, NotPermitted, Protocol, Tls, WrongPassword] {
+        let mut fleet = lost().failing("10.0.0.2", kind).server("10.0.0.9", promoted.clone());
+        let plan = fleet.plan();
+        assert_eq!(plan.changes, [], "{kind:?}");
+        let worker = plan.at("10.0.0.2");
+        worker.is(State::Unreachable, &["10.0.0.9", "does not follow"]);
+        assert!(worker.remedy.as_ref().unwrap().contains("fleet.accept_server('10.0.0.2'"));
+        // The operator has accepted the other one since.
+        fleet.coordinator.identities.get_mut(&2).unwrap().recorded_for = 0;
+        assert_eq!(moves(&fleet.plan()), [(2, "10.0.0.9".to_owned())], "{kind:?}");
+    }
+}
+
+/// pg_upgrade gives a server another identity: a standby from before lacks what came since.
+#[test]
+fn nobody_is_followed_while_the_worker_runs_under_another_identity() {
+    let before = promoted(member(2, 12), 100);
+    let marked = Server { marks: member(2, 12).marks, ..member(5, Membership::NO_GROUP) };
+    for upgraded in [member(5, 12), marked] {
+        let at_home = lost().answer("10.0.0.2", upgraded).server("10.0.0.9", before.clone());
+        let plan = at_home.plan();
+        assert_eq!(plan.changes, []);
+        assert_eq!(plan.rivals.len(), 1);
+        plan.at("10.0.0.2").is(State::Conflict, &["two running servers"]);
+    }
+    // Another cluster's worker has no say.
+    let mut stranger = member(5, 12);
+    stranger.membership.as_mut().unwrap().coordinator = Some("other:5432".into());
+    let plan = lost().answer("10.0.0.2", stranger).server("10.0.0.9", before).plan();
+    assert_eq!(moves(&plan), [(2, "10.0.0.9".to_owned())]);
+}
+
+/// A coordinator that was promoted without its newest changes: the next node would get a number in use.
+#[test]
+fn a_coordinator_that_lacks_what_its_workers_know_changes_nothing() {
+    let mut knowing = member(2, 12);
+    let fleet = || lost().server("10.0.0.8", server(8));
+    let rows = [(2, "10.0.0.2:5432 of group 12"), (4, "10.0.0.4:5432 of group 14")];
+    knowing.membership.as_mut().unwrap().rows =
+        rows.iter().map(|(id, row)| (*id, (*row).to_owned())).collect();
+    let mut rolled_back = fleet().answer("10.0.0.2", knowing);
+    let plan = rolled_back.plan();
+    assert_eq!(plan.changes, []);
+    plan.at("10.0.0.2").is(State::Conflict, &["it has node 4 at 10.0.0.4:5432 of group 14"]);
+    assert!(plan.coordinator_host.is_some(), "the doctor tells");
+    // Heard just now for the first time: a change may be on its way. Nothing is added meanwhile.
+    rolled_back.rows_read_at = Duration::ZERO;
+    let plan = rolled_back.plan();
+    assert_eq!(plan.changes, []);
+    plan.at("10.0.0.2").is(State::Active, &[]);
+    plan.at("10.0.0.8").is(State::Ready, &["has other rows"]);
 }
 
 #[test]

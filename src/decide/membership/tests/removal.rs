@@ -28,6 +28,7 @@ fn removed(is_clean: bool) -> Removed {
         address: Some(ip("10.0.0.9")),
         relations: vec!["public.r_102014".into()],
         is_clean,
+        mark: None,
     }
 }
 
@@ -131,6 +132,14 @@ fn nobody_at_the_address_of_a_removed_server_is_that_server() {
 #[test]
 fn another_server_at_its_address_is_nobody_that_was_removed() {
     out(false, server(8)).plan().registers_only(&["10.0.0.9"]);
+}
+
+/// pg_upgrade gives it another identity, and keeps the mark.
+#[test]
+fn a_removed_server_that_is_upgraded_stays_out() {
+    let mut upgraded = out(true, Server { marks: server(9).marks, ..server(8) });
+    upgraded.coordinator.removed[0].mark = server(9).marks.and_then(|marks| marks.first().cloned());
+    upgraded.gives(State::Removed, &[]);
 }
 
 #[test]

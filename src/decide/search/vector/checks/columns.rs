@@ -192,7 +192,10 @@ fn obstructed(
         // It was chosen for what columnar is good at.
         Obstacle::AccessMethod => (
             Condition::Green,
-            format!("{name} is {}, on which no vector index can be built", table.shell.access_method),
+            format!(
+                "{name} is {}, on which no vector index can be built",
+                table.shell.access_method
+            ),
             None,
         ),
         Obstacle::NoDimensions => (
