@@ -109,8 +109,9 @@ fn fleet(snapshot: &Value) -> Value {
             continue;
         };
         let has_lost = worker["lost_wal"].as_u64().is_some_and(|bytes| bytes > 0);
-        let loss = if has_lost { Condition::Yellow } else { Condition::Green };
-        let status = state.condition(worker["nodeid"].is_number()).max(loss);
+        let is_outdated = worker["code"] == "out_of_sync";
+        let own = if has_lost || is_outdated { Condition::Yellow } else { Condition::Green };
+        let status = state.condition(worker["nodeid"].is_number()).max(own);
         worst = worst.max(status);
         if status != Condition::Green {
             symptoms.push(json!({

@@ -3,7 +3,7 @@
 //! Must not take a server that is not known by its recorded identity for the worker.
 
 use super::logins::of_login;
-use super::row::WayOut::{Do, Nothing, Wait};
+use super::row::WayOut::{Do, Nothing, Tell, Wait};
 use super::row::When::{AtHome, Compared, Worker};
 use super::row::{Facts, ROW, Row, given};
 use crate::membership::coordinator::DistNode;
@@ -379,7 +379,9 @@ pub(super) const TABLE: &[Row] = &[
         when: &[AtHome(|it| given(it.server.is_some() && it.is_unsynced()))],
         reason: "its metadata is out of sync; Citus's maintenance daemon tries again by itself",
         cause: "A change of metadata did not reach it.",
-        way_out: Wait("the maintenance daemon has synced it"),
+        way_out: Tell(
+            "It ends by itself. Where it does not, somebody holds pg_dist_node there: on that server, SELECT * FROM pg_prepared_xacts; and pg_locks say who. ROLLBACK PREPARED ends a transaction that was forgotten.",
+        ),
         ..ROW
     },
     // DNS alone is never absence, and nothing is removed because of it.

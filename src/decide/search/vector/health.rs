@@ -2,7 +2,7 @@
 //! `_health_report` has them. Must not find anything.
 
 use super::checks::{CHECKS, Check, Found, INDICATORS};
-use super::finding::Remedy;
+use super::finding::{Concern, Finding, Remedy};
 use super::fleet::Fleet;
 use crate::condition::Condition;
 use serde_json::{Map, Value, json};
@@ -115,20 +115,33 @@ fn impacts(bad: &[&&Found]) -> Vec<Value> {
         .collect()
 }
 
-/// What one remedy mends.
+/// Findings of one thing.
 type Same<'f> = Vec<&'f Found>;
 
-/// The findings of each check, those with the same remedy together, the worst first.
+/// What makes findings of one check one thing: the statement that mends them; where there is none, the table
+/// and the index that they are about, and the node only where they are about nothing else.
+type Thing<'f> = (Option<&'f Remedy>, [Option<&'f String>; 3]);
+
+fn thing(finding: &Finding) -> Thing<'_> {
+    let Concern { node, table, index, .. } = &finding.subject;
+    let node = node.as_ref().filter(|_| table.is_none());
+    match &finding.remedy {
+        Some(remedy) => (Some(remedy), [None; 3]),
+        None => (None, [node, table.as_ref(), index.as_ref()]),
+    }
+}
+
+/// The findings of each check, those of one thing together, the worst first.
 fn groups<'f>(found: impl Iterator<Item = &'f Found>) -> BTreeMap<&'static str, Vec<Same<'f>>> {
-    let mut by_check: BTreeMap<&'static str, BTreeMap<Option<&Remedy>, Same<'f>>> = BTreeMap::new();
+    let mut by_check: BTreeMap<&'static str, BTreeMap<Thing<'f>, Same<'f>>> = BTreeMap::new();
     for one in found {
-        let remedies = by_check.entry(one.check.id).or_default();
-        remedies.entry(one.finding.remedy.as_ref()).or_default().push(one);
+        let things = by_check.entry(one.check.id).or_default();
+        things.entry(thing(&one.finding)).or_default().push(one);
     }
     by_check
         .into_iter()
-        .map(|(id, remedies)| {
-            let mut groups: Vec<Same<'f>> = remedies.into_values().collect();
+        .map(|(id, things)| {
+            let mut groups: Vec<Same<'f>> = things.into_values().collect();
             for group in &mut groups {
                 group.sort_by_key(|one| std::cmp::Reverse(one.finding.status));
             }

@@ -277,7 +277,7 @@ pub static CHECKS: &[Check] = &[
         id: "replica_divergence", indicator: "distribution",
         impact: "The same search gives different answers, depending on which replica it reads.",
         cause: "A replica has missed writes, or was written to directly.",
-        action: "Find out which replica is right, and recopy the other from it. The remedy takes the larger one for right.",
+        action: "Count the rows of both: the statistics may differ where the rows do not. Where they do, find out which replica is right, and recopy the other from it.",
         find: spread::divergence,
     },
     Check {

@@ -129,13 +129,21 @@ pub fn divergence(fleet: &Fleet<'_>) -> Vec<Finding> {
     findings
 }
 
+/// Whether the statistics tell how many rows there are closely enough to compare: the last ANALYZE is not
+/// outdated by what was written since. Of pages without rows the statistics are lost.
+fn is_counted(relation: &Relation) -> bool {
+    let rows = relation.rows();
+    let is_recent =
+        relation.last_analyze.is_some() && relation.modified as f64 <= APART / 2.0 * rows;
+    relation.pages == Some(0) || (rows > 0.0 && is_recent)
+}
+
 fn diverged(fleet: &Fleet<'_>, table: &Table<'_>, shardid: i64) -> Option<Finding> {
     let replicas =
         table.placements.iter().filter(|p| p.shard.is_some_and(|s| s.shardid == shardid));
     let known: Vec<(&Placement<'_>, &Relation)> = replicas
         .filter_map(|placement| Some((placement, placement.relation?)))
-        // Pages without rows: the statistics are lost, and the number is not known.
-        .filter(|(_, relation)| relation.rows() > 0.0 || relation.pages == Some(0))
+        .filter(|(_, relation)| is_counted(relation))
         .collect();
     let by_rows = |a: &&(&Placement<'_>, &Relation), b: &&(&Placement<'_>, &Relation)| {
         a.1.rows().total_cmp(&b.1.rows())
@@ -147,7 +155,7 @@ fn diverged(fleet: &Fleet<'_>, table: &Table<'_>, shardid: i64) -> Option<Findin
     }
     let (from, to) = (fleet.node(most.0), fleet.node(few.0));
     Some(Finding {
-        status: Condition::Red,
+        status: Condition::Yellow,
         subject: fleet.subject(table, few.0),
         symptom: format!(
             "{} has {} rows on {}, and {} on {}",
@@ -158,38 +166,17 @@ fn diverged(fleet: &Fleet<'_>, table: &Table<'_>, shardid: i64) -> Option<Findin
             from.address
         ),
         evidence: Evidence::estimated("rows", fewer.round(), more.round()),
-        remedy: recopy(fleet, table, few, most),
+        remedy: Some(count(table, shardid)),
     })
 }
 
-/// Empties the smaller replica and has the larger one's node copy its rows there, both by way of the
-/// coordinator.
-fn recopy(
-    fleet: &Fleet<'_>,
-    table: &Table<'_>,
-    to: &(&Placement<'_>, &Relation),
-    from: &(&Placement<'_>, &Relation),
-) -> Option<Remedy> {
-    let run = |placement: &Placement<'_>, command: String| {
-        let node = fleet.node(placement);
-        format!(
-            "SELECT * FROM pg_catalog.master_run_on_worker(ARRAY[{}], ARRAY[{}], ARRAY[{}], false)",
-            literal(&node.name),
-            node.port,
-            literal(&command)
-        )
-    };
-    let target = fleet.node(to.0).nodeid?;
-    let empty = format!("SET citus.enable_manual_changes_to_shards = on; TRUNCATE {}", to.1.quoted);
-    let copy = format!(
-        "SELECT pg_catalog.worker_copy_table_to_node({}::pg_catalog.regclass, {target})",
-        literal(&from.1.quoted)
-    );
-    Some(
-        Remedy::on_coordinator(run(to.0, empty))
-            .then(run(from.0, copy))
-            .then(format!("ANALYZE {}", table.name)),
-    )
+/// What both have, counted. Which of them is right is for a person to say, and nothing is emptied before.
+fn count(table: &Table<'_>, shardid: i64) -> Remedy {
+    Remedy::on_coordinator(format!(
+        "SELECT r.nodename, r.nodeport, r.result AS rows FROM pg_catalog.run_command_on_placements({}, \
+         'SELECT pg_catalog.count(*) FROM %s') AS r WHERE r.shardid = {shardid}",
+        literal(table.name)
+    ))
 }
 
 pub fn moving(fleet: &Fleet<'_>) -> Vec<Finding> {

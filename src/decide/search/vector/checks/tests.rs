@@ -6,6 +6,8 @@ mod world;
 
 use super::*;
 use crate::condition::Condition;
+use crate::login::LoginFailureKind;
+use crate::search::vector::health::report;
 use std::collections::BTreeSet;
 use world::World;
 
@@ -85,6 +87,21 @@ fn what_all_shards_have_is_mended_from_the_coordinator() {
         together.sql,
         ["REINDEX INDEX CONCURRENTLY public.items_v_idx", "VACUUM public.items"]
     );
+}
+
+/// What no statement mends is one thing for each that it is about.
+#[test]
+fn two_nodes_that_are_down_are_two_diagnoses() {
+    let mut world = World::new();
+    world.silence(1, LoginFailureKind::Timeout);
+    world.silence(2, LoginFailureKind::Timeout);
+    let fleet = world.fleet();
+    let report = report(&fleet, &run(&fleet), false);
+    let diagnoses = report["indicators"]["nodes"]["diagnosis"].as_array().unwrap();
+    let about = |one: &serde_json::Value| one["affected_resources"]["nodes"].clone();
+    let down = diagnoses.iter().filter(|one| one["id"] == "node_unreachable");
+    let down: Vec<_> = down.map(about).collect();
+    assert_eq!(down, [serde_json::json!(["w1:5432"]), serde_json::json!(["w2:5432"])]);
 }
 
 #[test]

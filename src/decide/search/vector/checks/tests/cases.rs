@@ -104,7 +104,7 @@ pub const CASES: &[(&str, Condition, Harm)] = &[
         let pages = w.index(0).pages.unwrap();
         w.index(0).pages = Some(pages * 10);
     }),
-    ("replica_divergence", Red, |w| w.worker(1).relations[1].live = ROWS / 2),
+    ("replica_divergence", Yellow, |w| w.worker(1).relations[1].live = ROWS / 2),
     ("move_in_flight", Yellow, |w| {
         let copy = Relation { oid: 999, pages: Some(100), ..w.shard(0).clone() };
         w.worker(2).relations.push(copy);
@@ -189,6 +189,15 @@ pub const NEAR_MISSES: &[(&str, Harm)] = &[
         let relation = &mut w.worker(1).relations[1];
         (relation.live, relation.reltuples) = (0, -1.0);
         (relation.last_vacuum, relation.last_analyze) = (None, None);
+    }),
+    // Written to since the last ANALYZE, or not analyzed yet: that is no count.
+    ("replica_divergence", |w| {
+        let relation = &mut w.worker(1).relations[1];
+        (relation.live, relation.modified) = (ROWS / 2, ROWS / 4);
+    }),
+    ("replica_divergence", |w| {
+        let relation = &mut w.worker(1).relations[1];
+        (relation.live, relation.last_analyze) = (ROWS / 2, None);
     }),
     ("job_failed", |w| w.catalogs.job = None),
 ];
