@@ -231,6 +231,7 @@ fn decide(
         own: &memory.own,
         is_proved: memory.is_proved,
         own_row_since: memory.own_row_since(),
+        rows: memory.rows(),
         rows_since: memory.rows_since(),
         rows_read_at: memory.rows_read_at(),
         endpoints: &memory.endpoints,

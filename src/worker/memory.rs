@@ -147,6 +147,10 @@ impl Memory {
         self.rows_read_at = now;
     }
 
+    pub fn rows(&self) -> &BTreeMap<i32, String> {
+        &self.rows.0
+    }
+
     pub fn rows_since(&self) -> Duration {
         self.rows.1
     }

@@ -9,6 +9,7 @@
 use super::server::Server;
 use crate::configuration::names::HostName;
 use crate::login::LoginFailure;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -89,6 +90,11 @@ pub struct Endpoint {
     pub named_at: Option<Duration>,
 }
 
+/// What a server says of the nodes of its cluster.
+fn rows(server: &Server) -> Option<&BTreeMap<i32, String>> {
+    server.membership.as_ref().map(|membership| &membership.rows)
+}
+
 impl Endpoint {
     pub fn phase(&self) -> Phase {
         self.phase
@@ -132,8 +138,7 @@ impl Endpoint {
         if let Ok(server) = &probe.result {
             self.primary = self.as_primary(server, at + probe.round_trip);
             self.take_turns(server, at);
-            let nodes = |server: &Server| server.membership.as_ref().map(|it| it.rows.clone());
-            if self.server().map(nodes) != Some(nodes(server)) {
+            if self.server().map(rows) != Some(rows(server)) {
                 self.nodes_since = at + probe.round_trip;
             }
         }

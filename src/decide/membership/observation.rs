@@ -44,6 +44,8 @@ pub struct Observation<'a> {
     pub endpoints: &'a BTreeMap<SocketAddr, Endpoint>,
     /// Since when the coordinator's own row is what it is (monotonic).
     pub own_row_since: Duration,
+    /// What each row of `pg_dist_node` says, by nodeid.
+    pub rows: &'a BTreeMap<i32, String>,
     /// Since when the rows of `pg_dist_node` say what they say, and when they were read last (monotonic).
     pub rows_since: Duration,
     pub rows_read_at: Duration,

@@ -167,16 +167,16 @@ impl<'a> Registered<'a> {
 /// one transaction, so somebody has lost a change.
 fn difference(row: &DistNode, seen: &Observation<'_>, sighting: &Sighting<'_>) -> Option<String> {
     let theirs = &sighting.server.membership.as_ref()?.rows;
-    let ours = seen.coordinator.rows();
     let is_told = row.isactive && row.hasmetadata && row.metadatasynced;
-    if !is_told || sighting.asked_at <= seen.rows_since || *theirs == ours || theirs.is_empty() {
+    if !is_told || sighting.asked_at <= seen.rows_since || theirs == seen.rows || theirs.is_empty()
+    {
         return None;
     }
     let list = |all: &BTreeMap<i32, String>, others: &BTreeMap<i32, String>| {
         let only = all.iter().filter(|(id, row)| others.get(id) != Some(row));
         only.map(|(id, row)| format!("node {id} at {row}")).collect::<Vec<_>>().join(", ")
     };
-    let (more, fewer) = (list(theirs, &ours), list(&ours, theirs));
+    let (more, fewer) = (list(theirs, seen.rows), list(seen.rows, theirs));
     Some(match (more.as_str(), fewer.as_str()) {
         (more, "") => format!("it has {more} besides"),
         ("", fewer) => format!("it lacks {fewer}"),

@@ -91,7 +91,7 @@ fn the_documents_say_what_sql_says() {
     cluster.coordinator.run("CREATE INDEX ON items USING hnsw (v vector_l2_ops)");
     eventually(at, "/vector", "the shards are seen", |reply| reply.body.contains("public.items"));
     eventually(at, "/metrics", "both have answered since they joined", |reply| {
-        reply.body.contains("code=\"active\"} 2")
+        reply.body.contains("code=\"active\",registered=\"true\"} 2")
     });
     let sql = |sql: &str| cluster.coordinator.session().value(sql);
     let json = |body: &str, path: &str| {

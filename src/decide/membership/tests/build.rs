@@ -378,6 +378,7 @@ impl Fleet {
     }
 
     pub fn plan(&self) -> Plan {
+        let rows = self.coordinator.rows();
         let seen = Observation {
             now: Now { monotonic: Duration::from_secs(NOW), wall_us: 0 },
             coordinator: &self.coordinator,
@@ -386,6 +387,7 @@ impl Fleet {
             lost_names: &self.lost_names,
             own: &self.own,
             own_row_since: Duration::ZERO,
+            rows: &rows,
             rows_since: Duration::ZERO,
             rows_read_at: self.rows_read_at,
             is_proved: self.is_proved,
