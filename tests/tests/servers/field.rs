@@ -47,6 +47,26 @@ pub fn wait_until_marked(cluster: &Cluster, nodeid: &str) {
     });
 }
 
+/// Waits until the controller has seen, and written down, all that the cluster's first worker has flushed by
+/// now; how far that is.
+#[track_caller]
+pub fn wait_until_seen(cluster: &Cluster, nodeid: &str) -> String {
+    let worker = &cluster.workers[0];
+    // The end of a page is no position that is recorded.
+    let is_at_an_end = "SELECT (pg_current_wal_flush_lsn() - '0/0') % 1024 = 0";
+    while worker.value(is_at_an_end) == "t" {
+        worker.run("SELECT pg_logical_emit_message(true, 'test', 'one record more')");
+    }
+    let came = worker.value("SELECT pg_current_wal_flush_lsn()");
+    until("the controller has seen all of it", SOON, || {
+        let sql =
+            format!("SELECT position >= '{came}' FROM fleet.identities WHERE nodeid = {nodeid}");
+        let is_seen = cluster.coordinator.try_value(&sql)?;
+        if is_seen == "t" { Ok(()) } else { Err(is_seen) }
+    });
+    came
+}
+
 /// The code that the fleet shows for an address.
 #[track_caller]
 pub fn wait_for_code(cluster: &Cluster, address: std::net::IpAddr, code: &str) -> String {
@@ -158,7 +178,7 @@ fn what_a_promoted_server_lacks_is_measured_and_can_be_too_much() {
         writer.wait_for_more();
     }
     writer.finish();
-    cluster.wait_for_cycles(2);
+    wait_until_seen(&cluster, &nodeid);
     let old = cluster.workers[0].address;
     let port = cluster.workers[0].port;
     cluster.coordinator.forget_session();
@@ -289,7 +309,7 @@ fn an_older_state_of_a_worker_is_noticed() {
         writer.wait_for_more();
     }
     writer.finish();
-    cluster.wait_for_cycles(2);
+    wait_until_seen(&cluster, &nodeid);
     cluster.coordinator.forget_session();
     cluster.workers[0].kill();
     backup.begin();
@@ -320,13 +340,7 @@ fn an_older_state_in_a_workers_place_does_not_heal_by_writing_on() {
     }
     let last = writer.finish();
     // It is recorded, and so known to a controller that is started anew.
-    let came = cluster.workers[0].value("SELECT pg_current_wal_flush_lsn()");
-    until("the controller has seen all of it", SOON, || {
-        let sql =
-            format!("SELECT position >= '{came}' FROM fleet.identities WHERE nodeid = {nodeid}");
-        let is_seen = cluster.coordinator.try_value(&sql)?;
-        if is_seen == "t" { Ok(()) } else { Err(is_seen) }
-    });
+    let came = wait_until_seen(&cluster, &nodeid);
     cluster.coordinator.forget_session();
     cluster.workers[0].kill();
     backup.move_to(address);

@@ -1,7 +1,7 @@
 //! Cases from the field about who may be followed, and taken for a worker's server. Each plays the sequence
 //! on real servers and counts rows.
 
-use crate::field::{standby, wait_for_code, wait_until_marked};
+use crate::field::{standby, wait_for_code, wait_until_marked, wait_until_seen};
 use crate::lifecycle::{
     FIRST, node_id, stays_at, wait_for_node_state, wait_until_followed, with_items, worker,
 };
@@ -145,7 +145,7 @@ fn a_position_from_before_a_follow_is_not_one_of_the_new_server() {
         writer.wait_for_more();
     }
     writer.finish();
-    cluster.wait_for_cycles(2);
+    wait_until_seen(&cluster, &nodeid);
     lagging.set("post_auth_delay", "1");
     cluster.coordinator.forget_session();
     cluster.workers[0].kill();
@@ -216,7 +216,7 @@ fn an_accepted_server_has_its_metadata_written_anew() {
         other.address, other.port
     ));
     cluster.coordinator.run("CALL citus_cleanup_orphaned_resources()");
-    cluster.wait_for_cycles(2);
+    wait_until_seen(&cluster, &nodeid);
     cluster.coordinator.forget_session();
     cluster.workers[0].kill();
     backup.move_to(address);

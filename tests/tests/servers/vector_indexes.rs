@@ -11,6 +11,7 @@ pub fn suite() -> Vec<Test> {
         what_was_changed_on_a_shard,
         what_was_declared_and_not_built,
         columns_without_an_index,
+        indexes_that_serve_other_searches,
         graphs_without_vectors,
         indexes_that_no_search_uses,
         shells_that_are_invalid,
@@ -164,6 +165,38 @@ fn columns_without_an_index() {
              WHERE attrelid = 'wide'::regclass AND attname = 'u'";
     assert_eq!(cluster.coordinator.value(u), "vector(3)");
     cluster.mend("index_missing");
+}
+
+/// Searches by the cosine are not served by what is valid for another distance; nor are all rows by an index of
+/// some.
+fn indexes_that_serve_other_searches() {
+    let cluster = with_items(4000);
+    cluster
+        .coordinator
+        .run("CREATE INDEX items_cosine_idx ON items USING hnsw (v vector_cosine_ops)");
+    let worker = &cluster.workers[0];
+    let mut session = worker.shard_session();
+    let index = session.value(
+        "SELECT min(relname) FROM pg_class WHERE relname ~ '^items_cosine_idx_[0-9]+$' AND relkind = 'i'",
+    );
+    // As a REINDEX CONCURRENTLY that was cancelled leaves it.
+    session.run(&format!(
+        "SET allow_system_table_mods = on;
+         UPDATE pg_index SET indisvalid = false WHERE indexrelid = '{index}'::regclass"
+    ));
+    cluster.diagnosis("index_invalid", "red");
+    cluster.mend("index_invalid");
+
+    cluster.coordinator.script(
+        "DROP INDEX items_cosine_idx;
+         DROP INDEX items_idx;
+         CREATE INDEX items_few_idx ON items USING hnsw (v vector_l2_ops) WHERE id % 100 = 0;
+         ANALYZE items",
+    );
+    let found = cluster.diagnosis("index_partial", "yellow");
+    assert!(found.symptom.contains("1 % of the rows"), "{found:?}");
+    cluster.mend("index_partial");
+    expect_well(&cluster);
 }
 
 fn graphs_without_vectors() {

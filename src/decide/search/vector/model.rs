@@ -219,6 +219,12 @@ impl Index {
         })
     }
 
+    /// What its searches ask for: key, operator class and predicate, whatever the method.
+    pub fn key(&self) -> Option<String> {
+        let shape = self.shape()?;
+        shape.split_once(' ').map(|(_, key)| key.to_owned())
+    }
+
     /// The clause as PostgreSQL writes it; the values of these options are numbers.
     fn with_clause(&self) -> String {
         let options: Vec<String> = self

@@ -1,6 +1,7 @@
 //! Owns the checks of whether a column can be searched by an index: none there, or none possible as it is.
 //! Must not look into an index, nor offer one that cannot be built.
 
+use super::nodes::rounded;
 use crate::condition::Condition;
 use crate::node::literal;
 use crate::search::vector::finding::{Concern, Evidence, Finding, Remedy};
@@ -42,6 +43,51 @@ fn obstacle(table: &Table<'_>, column: &Column) -> Option<Obstacle> {
     } else {
         None
     }
+}
+
+/// A partial index of fewer of the rows leaves most searches without one.
+const FEW: f64 = 0.5;
+
+/// The share of the rows that a partial index holds, where it is small.
+fn holds_few(index: &Index, relation: &Relation) -> Option<f64> {
+    // ANALYZE counts the rows that the predicate lets in.
+    let share = index.reltuples / relation.rows();
+    (index.partial && index.valid && (0.0..FEW).contains(&share)).then_some(share)
+}
+
+pub fn partial(fleet: &Fleet<'_>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for table in &fleet.tables {
+        for shell in table.shell.indexes.iter().filter(|shell| shell.partial) {
+            let is_spanned = |column: &&Column| {
+                table.shell.indexes.iter().any(|it| !it.partial && covers(it, column))
+            };
+            let column = table.shell.columns.iter().find(|column| covers(shell, column));
+            let Some(column) = column.filter(|column| !is_spanned(column)) else { continue };
+            let shares: Vec<f64> = table
+                .placements
+                .iter()
+                .filter_map(|p| Some((p.relation?, p.counterpart(shell)?)))
+                .filter(|(relation, _)| is_large(fleet, relation))
+                .filter_map(|(relation, index)| holds_few(index, relation))
+                .collect();
+            let Some(share) = shares.iter().copied().reduce(f64::max) else { continue };
+            findings.push(Finding {
+                status: Condition::Yellow,
+                subject: table.subject_of_index(shell),
+                symptom: format!(
+                    "index {} holds {:.0} % of the rows of {} at the most, and no other index of {} holds the rest",
+                    shell.quoted,
+                    share * 100.0,
+                    table.name,
+                    column.quoted
+                ),
+                evidence: Evidence::estimated("rows in the index per row", rounded(share), FEW),
+                remedy: Some(create(fleet, table, column)),
+            });
+        }
+    }
+    findings
 }
 
 fn covers(index: &Index, column: &Column) -> bool {

@@ -6,7 +6,7 @@ use super::each::{Place, Spot, each_index};
 use crate::condition::Condition;
 use crate::search::vector::finding::{Concern, Evidence, Finding, Remedy};
 use crate::search::vector::fleet::{Fleet, is_leftover};
-use crate::search::vector::model::Relation;
+use crate::search::vector::model::{Index, Relation};
 
 /// So many reads of all rows without one use of the index are no coincidence.
 const UNUSED_SCANS: u64 = 100;
@@ -18,11 +18,20 @@ fn is_building(fleet: &Fleet<'_>, node: usize, relation: &Relation) -> bool {
     builds.unwrap_or_default().iter().any(|build| build.relation == relation.oid)
 }
 
+/// Whether one index answers the searches of the other. While one of them is held exclusively only the
+/// columns are known.
+fn serves(one: &Index, other: &Index) -> bool {
+    match (one.key(), other.key()) {
+        (Some(one), Some(other)) => one == other,
+        _ => one.columns == other.columns,
+    }
+}
+
 pub fn invalid(fleet: &Fleet<'_>) -> Vec<Finding> {
     let look = |spot: Spot<'_, '_>| {
         let Place { placement, relation, .. } = spot.place;
         let left = !spot.index.valid && !is_building(fleet, placement.node, relation);
-        left.then(|| relation.indexes.iter().any(|i| i.valid && i.columns == spot.index.columns))
+        left.then(|| relation.indexes.iter().any(|it| it.valid && serves(it, spot.index)))
     };
     each_index(fleet, look, |spot, replaced, everywhere| Finding {
         status: if replaced { Condition::Yellow } else { Condition::Red },

@@ -25,7 +25,8 @@ fn growth(index: &Index) -> Option<(f64, bool)> {
     };
     let now = index.pages?.saturating_sub(head) as f64;
     let ratio = now / built as f64;
-    (index.valid && ratio > GROWN).then_some((ratio, built <= u64::from(lists)))
+    // With one list there is nothing that the training could have parted.
+    (index.valid && lists > 1 && ratio > GROWN).then_some((ratio, built <= u64::from(lists)))
 }
 
 pub fn training(fleet: &Fleet<'_>) -> Vec<Finding> {

@@ -113,6 +113,13 @@ pub static CHECKS: &[Check] = &[
         find: columns::missing,
     },
     Check {
+        id: "index_partial", indicator: "indexes",
+        impact: "Searches without the condition of the index read every row of the shard.",
+        cause: "The only index of the column is partial, and most rows do not meet its condition.",
+        action: "Create an index without the condition, unless all searches have it.",
+        find: columns::partial,
+    },
+    Check {
         id: "not_indexable", indicator: "indexes",
         impact: "Searches read every row, because no index can be built on this column as it is.",
         cause: "The column declares no dimensions, or more than an index can hold: 2,000 for vector, 4,000 for halfvec. Columnar tables take no vector index at all.",

@@ -35,12 +35,22 @@ pub const CASES: &[(&str, Condition, Harm)] = &[
         w.shard(0).indexes.clear();
         w.shard(0).live = 10;
     }),
+    ("index_partial", Yellow, |w| {
+        w.indexes(|index| (index.partial, index.reltuples) = (true, ROWS as f64 / 100.0));
+    }),
     ("not_indexable", Yellow, |w| unindexed_column(w, -1)),
     ("not_indexable", Yellow, |w| unindexed_column(w, 3072)),
     ("not_indexable", Yellow, |w| unindexed_column(w, 8000)),
     ("index_invalid", Red, |w| w.index(0).valid = false),
     ("index_invalid", Yellow, |w| {
         let twin = Index { oid: 999, name: "twin".into(), ..w.index(0).clone() };
+        w.index(0).valid = false;
+        w.shard(0).indexes.push(twin);
+    }),
+    // Of another operator class it answers other searches.
+    ("index_invalid", Red, |w| {
+        let mut twin = Index { oid: 999, name: "twin".into(), ..w.index(0).clone() };
+        twin.definition = Some("hnsw (v public.vector_cosine_ops)".into());
         w.index(0).valid = false;
         w.shard(0).indexes.push(twin);
     }),
@@ -143,6 +153,18 @@ pub const NEAR_MISSES: &[(&str, Harm)] = &[
         w.index(0).valid = false;
         build(w, None);
     }),
+    // It holds nearly all, or there is another that does.
+    ("index_partial", |w| {
+        w.indexes(|index| (index.partial, index.reltuples) = (true, ROWS as f64 * 0.9));
+    }),
+    ("index_partial", |w| {
+        w.tables(|table| {
+            let whole = table.indexes[0].clone();
+            let part =
+                Index { oid: 999, name: "part".into(), partial: true, reltuples: 9.0, ..whole };
+            table.indexes.push(part);
+        });
+    }),
     ("ccnew_leftover", |w| {
         leave(w.shard(0), "items_v_idx_100_ccnew");
         w.worker(1).builds.push(Build { relation: 300, index: 999, ..Build::default() });
@@ -174,6 +196,7 @@ pub const NEAR_MISSES: &[(&str, Harm)] = &[
     ("vacuum_stuck", |w| vacuum(w, "scanning heap", 700.0)),
     ("vacuum_stuck", |w| vacuum(w, "vacuuming indexes", 100.0)),
     ("ivf_training", |w| w.ivfflat(50, 700, 1300)),
+    ("ivf_training", |w| w.ivfflat(1, 1, 700)),
     // A shard of one tenant cannot be divided.
     ("skew", |w| {
         count(w.shard(0), 10 * ROWS);
