@@ -187,7 +187,9 @@ fn every_remedy_that_is_offered_runs_and_helps() {
     let kinds: BTreeSet<&str> = mended.iter().map(|(id, _)| id.as_str()).collect();
     assert!(kinds.contains("index_missing") && kinds.contains("not_indexable"), "{kinds:?}");
     let left = cluster.diagnoses("not_indexable");
-    let left: Vec<&str> = left.iter().map(|one| one.symptom.as_str()).collect();
+    // That a columnar table takes no index is only worth knowing.
+    let left = left.iter().filter(|one| one.status != "green");
+    let left: Vec<&str> = left.map(|one| one.symptom.as_str()).collect();
     assert_eq!(left, ["Column w of public.seen declares no dimensions."]);
 }
 
