@@ -2,7 +2,7 @@
 //! Must not say anything that the table does not.
 
 use super::row::{Row, WayOut};
-use super::{candidates, hindrances, lineage, logins, workers};
+use super::{at_home, candidates, hindrances, lineage, logins, workers};
 use crate::condition::Condition;
 use crate::membership::state::State;
 use std::collections::BTreeSet;
@@ -19,17 +19,14 @@ This page is made from the table that the controller decides by (`src/decide/mem
 From `discovered` and `active` to whatever can be found, and from there to where the remedy leads. A state is told to be red, yellow or green as `/health` does, of a registered worker.
 ";
 
-const GROUPS: [(&str, &str, &[Row]); 5] = [
+const GROUPS: [(&str, &str, &[Row]); 6] = [
     (
         "Lineage and ownership",
         "A registered worker, or a candidate that has the identity of one.",
         lineage::TABLE,
     ),
-    (
-        "Registered workers",
-        "A row of `pg_dist_node`: what is made of it, then what answers where it leads.",
-        workers::TABLE,
-    ),
+    ("Registered workers", "A row of `pg_dist_node`, and what is made of it.", workers::TABLE),
+    ("The address of a registered worker", "What answers where its row leads.", at_home::TABLE),
     (
         "Candidates",
         "An endpoint that a source yields and that no row of `pg_dist_node` leads to.",
@@ -74,8 +71,9 @@ fn diagram() -> String {
     for (table, row) in
         GROUPS.iter().flat_map(|(.., table)| table.iter().map(move |row| (table, row)))
     {
-        let is_worker =
-            [lineage::TABLE, workers::TABLE].iter().any(|of| of.as_ptr() == table.as_ptr());
+        let is_worker = [lineage::TABLE, workers::TABLE, at_home::TABLE]
+            .iter()
+            .any(|of| of.as_ptr() == table.as_ptr());
         let from = if is_worker { State::Active } else { State::Discovered };
         let next = row.next.map_or("[*]".to_owned(), |next| next.to_string());
         for (from, to) in [(from.to_string(), row.state.to_string()), (row.state.to_string(), next)]

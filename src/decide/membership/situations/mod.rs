@@ -3,6 +3,7 @@
 //! matches counts, so a row means: this, and nothing above it.
 //! Must not look at anything but the evidence that it is given.
 
+mod at_home;
 mod candidates;
 mod document;
 mod hindrances;
@@ -16,16 +17,23 @@ mod workers;
 use super::evidence::{AtHome, Hindrance, Member, Newcomer};
 use super::state::State;
 use super::verdict::Verdict;
+pub use at_home::NODES_DIFFER;
 pub use candidates::{CLEANING, CLEANING_WAITS, CLONE, REGISTERING, SYNCING, of_clone};
 pub use document::document;
 pub use logins::of_login;
 pub use row::{Facts, Row};
 use row::{WayOut, When};
-pub use workers::{ADDRESS_TAKEN, HOLDS_NO_SHARDS, NODES_DIFFER, SHARDS_ARE_MOVED};
+pub use workers::{ADDRESS_TAKEN, HOLDS_NO_SHARDS, SHARDS_ARE_MOVED};
 
 /// The whole table, in the order in which it is read.
-const TABLE: [&[Row]; 5] =
-    [lineage::TABLE, workers::TABLE, candidates::TABLE, logins::TABLE, hindrances::TABLE];
+const TABLE: [&[Row]; 6] = [
+    lineage::TABLE,
+    workers::TABLE,
+    at_home::TABLE,
+    candidates::TABLE,
+    logins::TABLE,
+    hindrances::TABLE,
+];
 
 /// A row of the table as people read it.
 pub struct Description {
