@@ -6,7 +6,6 @@ use super::row::When::{Compared, Worker};
 use super::row::{Facts, ROW, Row, given};
 use crate::membership::coordinator::DistNode;
 use crate::membership::evidence::Member;
-
 use crate::membership::state::Action;
 use crate::membership::state::State::{
     Absent, Active, Blank, Conflict, Inactive, Removed, Removing, Unreachable,
