@@ -213,12 +213,6 @@ impl Endpoint {
         now.is_some_and(|now| self.failure().is_some_and(|last| last.kind == now.kind))
     }
 
-    /// How long it has failed, if it does.
-    pub fn failing_for(&self, now: Duration) -> Option<Duration> {
-        let is_failing = matches!(self.phase, Phase::Failing | Phase::Silent);
-        is_failing.then(|| now.saturating_sub(self.since))
-    }
-
     /// Whether an answer says more than was known: not that it still fails as it did.
     pub fn is_news(&self, probe: &Probe) -> bool {
         !self.fails_like(&probe.result) || self.after(probe).0 != self.phase

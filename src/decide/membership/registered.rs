@@ -81,9 +81,9 @@ impl<'a> Registered<'a> {
             .get(&row.nodeid)
             .map(|since| seen.now.monotonic.saturating_sub(*since))
             .filter(|unnamed| is_silent && *unnamed >= policy.absent_after);
-        // Those of an accepted server are written anew.
-        let is_accepted = identity.is_some_and(|known| known.to_be_synced);
-        let told = newest.filter(|_| !is_accepted);
+        // Those of an accepted server are written anew; one that may be an older state has older ones.
+        let is_excused = identity.is_some_and(|known| known.to_be_synced || known.rival.is_some());
+        let told = newest.filter(|_| !is_excused);
         let difference = told.and_then(|sighting| difference(row, seen, &sighting));
         let has_lasted = |sighting: &Sighting| {
             let endpoint = seen.endpoints.get(&sighting.at);

@@ -8,7 +8,6 @@ use super::lineage::{Descent, Lineage, Lsn};
 use super::observation::{Observation, Sighting};
 use super::server::Server;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 /// Where the server with a worker's identity is.
 #[derive(Clone, Debug)]
@@ -62,11 +61,6 @@ impl Missing<'_> {
         };
         let is_other = server.system_identifier != record.system_identifier;
         is_other && !server.in_recovery && (is_marked() || is_member())
-    }
-
-    /// Whether an operator has accepted a server since nobody is let in at an address any more.
-    fn is_decided(&self, failing_for: Duration) -> bool {
-        failing_for.as_secs() > self.identity.recorded_for
     }
 }
 
@@ -128,11 +122,10 @@ pub fn whereabouts<'a>(
         return Whereabouts::Unsure(unasked);
     }
     let is_failing = |at: &SocketAddr| {
-        let endpoint = seen.endpoints.get(at).filter(|it| it.phase() == Phase::Failing);
-        let failing_for = endpoint.and_then(|it| it.failing_for(seen.now.monotonic));
-        failing_for.is_some_and(|failing_for| !missing.is_decided(failing_for))
+        seen.endpoints.get(at).is_some_and(|endpoint| endpoint.phase() == Phase::Failing)
     };
-    if missing.endpoints.iter().any(is_failing) {
+    // Unless an operator has decided who the worker is.
+    if missing.endpoints.iter().any(is_failing) && !missing.identity.to_be_synced {
         return Whereabouts::Waiting(there.at);
     }
     let is_stale = |at: &SocketAddr| answer(at).is_some_and(|probe| seen.is_stale(probe.at));

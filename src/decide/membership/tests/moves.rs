@@ -376,7 +376,7 @@ fn nobody_is_followed_while_somebody_runs_at_the_old_address() {
         worker.is(State::Unreachable, &["10.0.0.9", "does not follow"]);
         assert!(worker.remedy.as_ref().unwrap().contains("fleet.accept_server('10.0.0.2'"));
         // The operator has accepted the other one since.
-        fleet.coordinator.identities.get_mut(&2).unwrap().recorded_for = 0;
+        fleet.coordinator.identities.get_mut(&2).unwrap().to_be_synced = true;
         assert_eq!(moves(&fleet.plan()), [(2, "10.0.0.9".to_owned())], "{kind:?}");
     }
 }
