@@ -70,6 +70,8 @@ pub enum Error {
     NotRemoved(String),
     #[error("{0} has not been cleaned yet")]
     NotClean(String),
+    #[error("{0} still takes itself for a worker of this cluster")]
+    Unaware(String),
     #[error("the relation is {0}, which has no rows of its own to measure")]
     NotATable(&'static str),
     #[error("permission denied for the table")]
@@ -107,6 +109,7 @@ impl Error {
             | Self::HoldsData { .. }
             | Self::HoldsRemains(_)
             | Self::NotClean(_)
+            | Self::Unaware(_)
             | Self::NobodyToAccept(_)
             | Self::SeveralToAccept { .. }
             | Self::OtherMajor { .. }
@@ -205,6 +208,9 @@ impl Error {
             Self::StillUsed { hint, .. } => hint,
             Self::NotRemoved(_) => {
                 "SELECT nodename, nodeport, removed_at FROM fleet.removed; lists them."
+            }
+            Self::Unaware(_) => {
+                "It could not be told when it was removed. Empty its data directory and run initdb: it joins as a new worker by itself."
             }
             Self::NotClean(_) => {
                 "The controller drops what Citus has left there as soon as it answers; fleet.workers says what keeps it."

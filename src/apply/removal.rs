@@ -313,6 +313,17 @@ pub fn enroll(nodename: &str, nodeport: i32) -> Result<Option<bool>, Error> {
     Ok(Some(is_let_in.is_some()))
 }
 
+/// Whether a removed server that is called so is seen to take itself for a worker still.
+pub fn is_unaware(nodename: &str, nodeport: i32) -> Result<bool, Error> {
+    let is_unaware: Option<bool> = read_one(
+        "SELECT EXISTS (SELECT FROM fleet.workers w
+           WHERE w.nodename OPERATOR(pg_catalog.=) $1 AND w.nodeport OPERATOR(pg_catalog.=) $2
+             AND w.code OPERATOR(pg_catalog.=) 'removed_unaware')",
+        &[nodename.into(), nodeport.into()],
+    )?;
+    Ok(is_unaware == Some(true))
+}
+
 /// The first column of the first row, [as it is now](as_it_is_now).
 pub fn look_up<T: FromDatum + IntoDatum>(
     statement: &str,

@@ -71,6 +71,9 @@ pub fn enroll(nodename: &str, nodeport: i32) -> Result<(), Error> {
     require_superuser("fleet.enroll_worker()")?;
     require_coordinator("fleet.enroll_worker()")?;
     let name = || format!("{nodename}:{nodeport}");
+    if removal::is_unaware(nodename, nodeport)? {
+        return Err(Error::Unaware(name()));
+    }
     match removal::enroll(nodename, nodeport)? {
         None => Err(Error::NotRemoved(name())),
         Some(false) => Err(Error::NotClean(name())),

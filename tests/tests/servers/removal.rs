@@ -292,9 +292,10 @@ fn a_dead_worker_goes_and_does_not_come_back() {
     // What it has is not touched, and it is not let in, whoever asks for it.
     cluster.wait_for_cycles(3);
     assert!(traces(dead).is_err());
-    cluster.coordinator.run(&format!("SELECT fleet.enroll_worker({place})"));
-    let row = cluster.wait_for_state(dead.address, "refused");
-    assert!(row["reason"].contains("worker of a Citus cluster already"), "{row:?}");
+    let refusal = cluster.coordinator.error(&format!("SELECT fleet.enroll_worker({place})"));
+    assert_eq!(refusal.state, "55000");
+    assert!(refusal.hint.contains("initdb"), "{refusal:?}");
+    cluster.wait_for_state(dead.address, "removed");
     assert_eq!(cluster.nodes().len(), 1);
     assert_exact(&cluster.coordinator, FIRST);
 }
