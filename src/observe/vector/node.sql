@@ -41,7 +41,7 @@ WITH types AS MATERIALIZED (
   JOIN pg_catalog.pg_index i ON i.indexrelid OPERATOR(pg_catalog.=) d.objid
   WHERE m.amname OPERATOR(pg_catalog.=) ANY ('{hnsw,ivfflat}'::pg_catalog.name[])
 ), relations AS MATERIALIZED (
-  SELECT c.oid, c.relname, n.nspname, c.relkind, c.relreplident, c.reltuples, c.relpages,
+  SELECT c.oid, c.relname, n.nspname, c.relkind, c.relreplident, c.reltuples, c.relpages, c.reloptions,
          (SELECT m.amname FROM pg_catalog.pg_am m WHERE m.oid OPERATOR(pg_catalog.=) c.relam) AS amname
   FROM pg_catalog.pg_class c
   JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
@@ -141,9 +141,33 @@ SELECT pg_catalog.json_build_object(
       'reltuples', r.reltuples, 'relpages', r.relpages,
       'live', pg_catalog.pg_stat_get_live_tuples(r.oid),
       'dead', pg_catalog.pg_stat_get_dead_tuples(r.oid),
+      'updated', pg_catalog.pg_stat_get_tuples_updated(r.oid),
+      'hot_updated', pg_catalog.pg_stat_get_tuples_hot_updated(r.oid),
+      'deleted', pg_catalog.pg_stat_get_tuples_deleted(r.oid),
+      -- Dead and changed rows from which on autovacuum acts (PostgreSQL's documentation, Routine Vacuuming).
+      'autovacuum', (
+        SELECT CASE WHEN pg_catalog.current_setting('autovacuum')::pg_catalog.bool AND o.enabled THEN
+          pg_catalog.json_build_object(
+            'vacuum_at', o.vacuum_threshold OPERATOR(pg_catalog.+)
+              (o.vacuum_scale OPERATOR(pg_catalog.*) GREATEST(r.reltuples, 0)),
+            'analyze_at', o.analyze_threshold OPERATOR(pg_catalog.+)
+              (o.analyze_scale OPERATOR(pg_catalog.*) GREATEST(r.reltuples, 0))) END
+        FROM (
+          SELECT
+            COALESCE(pg_catalog.max(s.option_value) FILTER (WHERE s.option_name OPERATOR(pg_catalog.=) 'autovacuum_enabled'),
+              'on')::pg_catalog.bool AS enabled,
+            COALESCE(pg_catalog.max(s.option_value) FILTER (WHERE s.option_name OPERATOR(pg_catalog.=) 'autovacuum_vacuum_threshold'),
+              pg_catalog.current_setting('autovacuum_vacuum_threshold'))::pg_catalog.float8 AS vacuum_threshold,
+            COALESCE(pg_catalog.max(s.option_value) FILTER (WHERE s.option_name OPERATOR(pg_catalog.=) 'autovacuum_vacuum_scale_factor'),
+              pg_catalog.current_setting('autovacuum_vacuum_scale_factor'))::pg_catalog.float8 AS vacuum_scale,
+            COALESCE(pg_catalog.max(s.option_value) FILTER (WHERE s.option_name OPERATOR(pg_catalog.=) 'autovacuum_analyze_threshold'),
+              pg_catalog.current_setting('autovacuum_analyze_threshold'))::pg_catalog.float8 AS analyze_threshold,
+            COALESCE(pg_catalog.max(s.option_value) FILTER (WHERE s.option_name OPERATOR(pg_catalog.=) 'autovacuum_analyze_scale_factor'),
+              pg_catalog.current_setting('autovacuum_analyze_scale_factor'))::pg_catalog.float8 AS analyze_scale
+          FROM pg_catalog.pg_options_to_table(r.reloptions) s) o),
       'inserted', pg_catalog.pg_stat_get_tuples_inserted(r.oid),
       'modified', pg_catalog.pg_stat_get_mod_since_analyze(r.oid),
-      'seq_scans', pg_catalog.pg_stat_get_numscans(r.oid),
+      'rows_read', pg_catalog.pg_stat_get_tuples_returned(r.oid),
       'last_vacuum', EXTRACT(epoch FROM GREATEST(
         pg_catalog.pg_stat_get_last_vacuum_time(r.oid), pg_catalog.pg_stat_get_last_autovacuum_time(r.oid))),
       'last_analyze', EXTRACT(epoch FROM GREATEST(

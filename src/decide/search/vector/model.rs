@@ -86,10 +86,22 @@ pub struct Relation {
     pub dead: u64,
     #[serde(default, deserialize_with = "figure::count")]
     pub inserted: u64,
+    /// Rows ever updated, those of them within their page and so without a new entry in any index, and rows
+    /// ever deleted.
+    #[serde(default, deserialize_with = "figure::count")]
+    pub updated: u64,
+    #[serde(default, deserialize_with = "figure::count")]
+    pub hot_updated: u64,
+    #[serde(default, deserialize_with = "figure::count")]
+    pub deleted: u64,
+    /// When autovacuum acts; none where it is off, for this table or for the server.
+    #[serde(default)]
+    pub autovacuum: Option<Autovacuum>,
     #[serde(deserialize_with = "figure::count")]
     pub modified: u64,
-    #[serde(deserialize_with = "figure::count")]
-    pub seq_scans: u64,
+    /// Rows that scans without an index have read, since the statistics were reset.
+    #[serde(default, deserialize_with = "figure::count")]
+    pub rows_read: u64,
     /// When VACUUM and ANALYZE last ended, automatic ones included, in seconds since 1970.
     pub last_vacuum: Option<f64>,
     pub last_analyze: Option<f64>,
@@ -99,7 +111,26 @@ pub struct Relation {
     pub indexes: Vec<Index>,
 }
 
+/// So many rows later autovacuum acts by itself.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct Autovacuum {
+    /// Dead rows.
+    #[serde(deserialize_with = "figure::tuples")]
+    pub vacuum_at: f64,
+    /// Rows changed since the last ANALYZE.
+    #[serde(deserialize_with = "figure::tuples")]
+    pub analyze_at: f64,
+}
+
 impl Relation {
+    /// Dead rows that indexes still lead to. What a HOT update leaves behind is reached by way of the row
+    /// that took its place.
+    pub fn dead_in_indexes(&self) -> f64 {
+        let gone = (self.updated + self.deleted) as f64;
+        let hot = if gone > 0.0 { self.hot_updated as f64 / gone } else { 0.0 };
+        self.dead as f64 * (1.0 - hot.min(1.0))
+    }
+
     /// Whether vector indexes can be built on it. A partitioned table has no access method of its own.
     pub fn is_heap(&self) -> bool {
         matches!(self.access_method.as_str(), "" | "heap")

@@ -50,9 +50,13 @@ pub fn bloat(fleet: &Fleet<'_>) -> Vec<Finding> {
 
 /// The share of dead rows, where it is too large.
 fn dead_share(relation: &Relation) -> Option<f64> {
-    let all = relation.rows() + relation.dead as f64;
-    let share = relation.dead as f64 / all;
-    (all >= FEW_ROWS && share > MANY_DEAD && !relation.indexes.is_empty()).then_some(share)
+    let dead = relation.dead_in_indexes();
+    let all = relation.rows() + dead;
+    let share = dead / all;
+    // Up to there autovacuum lets them lie, and from there on removes them.
+    let is_usual = relation.autovacuum.is_some_and(|at| relation.dead as f64 <= at.vacuum_at);
+    let is_many = all >= FEW_ROWS && share > MANY_DEAD && !is_usual;
+    (is_many && !relation.indexes.is_empty()).then_some(share)
 }
 
 pub fn dead_tuples(fleet: &Fleet<'_>) -> Vec<Finding> {
@@ -167,7 +171,11 @@ pub fn stale_statistics(fleet: &Fleet<'_>) -> Vec<Finding> {
         fleet,
         |place| is_stale(place.relation).then_some(place.relation.modified),
         |place, modified, _| Finding {
-            status: Condition::Yellow,
+            // Autovacuum does it by itself, mostly within minutes.
+            status: match place.relation.autovacuum {
+                Some(_) => Condition::Green,
+                None => Condition::Yellow,
+            },
             subject: fleet.subject(place.table, place.placement),
             symptom: format!(
                 "{modified} rows of {} on {} changed since the last ANALYZE",
@@ -179,7 +187,8 @@ pub fn stale_statistics(fleet: &Fleet<'_>) -> Vec<Finding> {
                 modified,
                 (STALE * place.relation.rows()).round().max(FEW_ROWS),
             ),
-            remedy: Some(Remedy::on_coordinator(format!("ANALYZE {}", place.table.name))),
+            remedy: (place.relation.autovacuum.is_none())
+                .then(|| Remedy::on_coordinator(format!("ANALYZE {}", place.table.name))),
         },
     )
 }

@@ -76,8 +76,7 @@ pub const CASES: &[(&str, Condition, Harm)] = &[
     ("empty_graph", Yellow, |w| empty(w, None)),
     ("index_unused", Yellow, |w| {
         w.indexes(|index| index.scans = 0);
-        w.shard(0).seq_scans = 60;
-        w.shard(1).seq_scans = 60;
+        w.shard(0).rows_read = 120 * ROWS;
     }),
     ("build_running", Yellow, |w| build(w, None)),
     ("build_stalled", Red, |w| build(w, Some(700.0))),
@@ -193,8 +192,27 @@ pub const NEAR_MISSES: &[(&str, Harm)] = &[
         w.shard(0).live = 100;
         w.shard(0).dead = 800;
     }),
+    // Autovacuum's own threshold is a fifth; and HOT updates leave nothing in the indexes.
+    ("dead_tuples", |w| {
+        w.shard(0).dead = ROWS / 6;
+        w.shard(0).autovacuum = Some(Autovacuum { vacuum_at: ROWS as f64 / 5.0, analyze_at: 1.0 });
+    }),
+    ("dead_tuples", |w| {
+        let shard = w.shard(0);
+        (shard.dead, shard.updated, shard.hot_updated) = (ROWS / 2, ROWS, ROWS * 19 / 20);
+    }),
+    ("stats_stale", |w| {
+        w.shard(0).modified = ROWS;
+        w.shard(0).autovacuum = Some(Autovacuum { vacuum_at: 1.0, analyze_at: 1.0 });
+    }),
     ("vacuum_stuck", |w| vacuum(w, "scanning heap", 700.0)),
     ("vacuum_stuck", |w| vacuum(w, "vacuuming indexes", 100.0)),
+    // One search of a table reads all of its shards: that is one read of each.
+    ("index_unused", |w| {
+        w.indexes(|index| index.scans = 0);
+        w.shard(0).rows_read = 60 * ROWS;
+        w.shard(1).rows_read = 60 * ROWS;
+    }),
     ("ivf_training", |w| w.ivfflat(50, 700, 1300)),
     ("ivf_training", |w| w.ivfflat(1, 1, 700)),
     // A shard of one tenant cannot be divided.
