@@ -4,13 +4,12 @@
 use super::{identities, marks};
 use crate::backend::catalog::read_one;
 use crate::error::Error;
-use crate::net::ask::{Bounds, Question, ask};
+use crate::net::ask::{self, Bounds};
 use crate::net::crowd::in_session;
 use crate::observe::probe::{Prober, Visit};
 use decide::membership::coordinator::Identity;
 use decide::membership::lineage::{Lineage, Mark};
 use decide::membership::server::Server;
-use decide::node::Node;
 use pgrx::prelude::*;
 use std::time::Duration;
 
@@ -22,15 +21,18 @@ const MISSING: &str = "SELECT COALESCE(pg_catalog.json_agg(n.name), '[]')::pg_ca
 /// Shards that the coordinator has placed on a group and that the server does not have.
 pub fn missing(groupid: i32, visit: &Visit, prober: &Prober) -> Result<Vec<String>, Error> {
     let shards = serde_json::to_string(&shards(groupid)?)?;
-    let node = Node {
-        nodeid: visit.nodeid.unwrap_or_default(),
-        nodename: visit.at.ip().to_string(),
-        nodeport: visit.at.port(),
-    };
     let bounds = Bounds { login: prober.deadline, deadline: Duration::from_secs(60) };
-    let question = Question { statement: MISSING, bounds, most_bytes: 64 << 20 };
-    let answers = ask(&[(node, vec![shards])], &question, &prober.credentials)?;
-    let answer = answers.into_iter().next().unwrap_or_else(|| Ok("[]".into()))?;
+    let asking = async {
+        let mut login =
+            ask::visit(&visit.name, visit.at, visit.nodeid, bounds, &prober.credentials).await?;
+        login.allow(64 << 20);
+        login.value(MISSING, &[&shards]).await
+    };
+    let answer = in_session(async {
+        tokio::time::timeout(bounds.deadline, asking)
+            .await
+            .unwrap_or_else(|_| Err(ask::late(bounds.deadline)))
+    })??;
     Ok(serde_json::from_str(&answer)?)
 }
 

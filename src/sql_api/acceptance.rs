@@ -66,23 +66,14 @@ pub fn accept(nodename: &str, nodeport: i32, force: bool) -> Result<(), Error> {
     let named = workers.iter().find(is_meant);
     // A candidate's own name means that server alone.
     let candidate = shown.iter().find(|it| it.nodeid.is_none() && it.is_called(nodename, nodeport));
-    let places: Vec<(SocketAddr, String)> = match (named, candidate) {
+    let visits: Vec<Visit> = match (named, candidate) {
         (Some(worker), _) => places(&shown, worker.node.nodeid)?,
-        (None, Some(it)) => it.endpoint().map(|at| (at, it.nodename.clone())).into_iter().collect(),
+        (None, Some(it)) => it.endpoint().map(|at| stranger(at, it)).into_iter().collect(),
         (None, None) => return Err(Error::NoSuchWorker(name)),
     };
     let settings = Settings::current().map_err(Error::Internal)?;
     let (coordinator, credentials) = coordinator::read(false)?;
     let prober = Prober::new(credentials, &coordinator, &settings);
-    let visits: Vec<Visit> = places
-        .iter()
-        .map(|(at, name)| Visit {
-            at: *at,
-            name: name.clone(),
-            nodeid: named.map(|it| it.node.nodeid),
-            is_candidate: false,
-        })
-        .collect();
     let answers = prober.ask_all(&visits)?;
     let mut found: Vec<(&Worker, &Visit, Server)> = Vec::new();
     for (visit, answer) in visits.iter().zip(answers) {
@@ -156,20 +147,27 @@ fn require_its_own(
 }
 
 /// Where the server of a node may be: where its row leads, where the controller has seen it besides, and
-/// at candidates that have its identity.
-fn places(shown: &[Shown], nodeid: i32) -> Result<Vec<(SocketAddr, String)>, Error> {
+/// at candidates that have its identity. Only the first is a worker's address, and gets what a worker may.
+fn places(shown: &[Shown], nodeid: i32) -> Result<Vec<Visit>, Error> {
     let identity: Option<i64> = read_one(
         "SELECT i.system_identifier FROM fleet.identities i WHERE i.nodeid OPERATOR(pg_catalog.=) $1",
         &[nodeid.into()],
     )?;
-    let is_kin = |it: &&Shown| it.nodeid.is_none() && it.system_identifier == identity;
-    let own = shown.iter().filter(|it| it.nodeid == Some(nodeid)).flat_map(|it| {
-        let all = it.endpoint().into_iter().chain(it.elsewhere.iter().copied());
-        all.map(|at| (at, it.nodename.clone()))
+    let own: Vec<&Shown> = shown.iter().filter(|it| it.nodeid == Some(nodeid)).collect();
+    let home = own.iter().filter_map(|it| {
+        let visit = stranger(it.endpoint()?, it);
+        Some(Visit { nodeid: Some(nodeid), ..visit })
     });
+    let elsewhere = own.iter().flat_map(|it| it.elsewhere.iter().map(|at| stranger(*at, it)));
+    let is_kin = |it: &&Shown| it.nodeid.is_none() && it.system_identifier == identity;
     let kin = shown.iter().filter(|_| identity.is_some()).filter(is_kin);
-    let kin = kin.filter_map(|it| Some((it.endpoint()?, it.nodename.clone())));
-    Ok(own.chain(kin).collect())
+    let kin = kin.filter_map(|it| Some(stranger(it.endpoint()?, it)));
+    Ok(home.chain(elsewhere).chain(kin).collect())
+}
+
+/// A visit to somebody who gets no proof of a password that could be passed on.
+fn stranger(at: SocketAddr, shown: &Shown) -> Visit {
+    Visit { at, name: shown.nodename.clone(), nodeid: None, is_candidate: false }
 }
 
 fn workers() -> Result<Vec<Worker>, Error> {

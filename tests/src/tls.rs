@@ -41,6 +41,11 @@ impl Authority {
         self.sign(&address.to_string(), &format!("subjectAltName=IP:{address}"))
     }
 
+    /// For a host that is known by a name alone.
+    pub fn issue_to(&self, name: &str) -> Certificate {
+        self.sign(name, &format!("subjectAltName=DNS:{name}"))
+    }
+
     /// A certificate that proves to a server who the client is; servers may read its key.
     pub fn issue_to_client(&self, role: &str) -> Certificate {
         let certificate = self.sign(role, "extendedKeyUsage=clientAuth");

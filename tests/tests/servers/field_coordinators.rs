@@ -11,11 +11,15 @@ use citus_fleet_tests::writer::assert_exact;
 use citus_fleet_tests::{Cluster, Need, Server, Shutdown, until};
 
 pub fn suite() -> Vec<Test> {
-    suite!("field_coordinators", &[Need::Fleet, Need::Citus, Need::Vector];
+    let mut tests = suite!("field_coordinators", &[Need::Fleet, Need::Citus, Need::Vector];
         a_copy_that_cannot_see_the_coordinator_changes_nothing,
         a_coordinator_that_lacks_a_node_gives_its_number_to_nobody,
+    );
+    let needs = &[Need::Fleet, Need::Citus, Need::Vector, Need::Resolver];
+    tests.extend(suite!("field_coordinators", needs;
         two_coordinators_under_one_name_notice,
-    )
+    ));
+    tests
 }
 
 #[track_caller]

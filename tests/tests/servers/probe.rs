@@ -26,6 +26,9 @@ pub fn suite() -> Vec<Test> {
     tests.extend(suite!("probe", &[Need::Fleet, Need::Citus, Need::OpenSsl];
         tls_is_as_strict_as_node_conninfo_says,
     ));
+    tests.extend(suite!("probe", &[Need::Fleet, Need::Citus, Need::OpenSsl, Need::Resolver];
+        a_worker_with_a_name_in_its_certificate_can_be_accepted,
+    ));
     tests
 }
 
@@ -250,6 +253,24 @@ fn a_frozen_worker_is_unreachable_and_stays_registered() {
     cluster.workers[1].begin();
     cluster.wait_until_all_active();
     assert_eq!(cluster.nodes().len(), before);
+}
+
+/// Whose certificate has no address in it can only be asked by its name, also by `fleet.accept_server`.
+fn a_worker_with_a_name_in_its_certificate_can_be_accepted() {
+    let authority = Authority::new();
+    let conninfo = format!("sslmode=verify-full sslrootcert={}", authority.root().display());
+    let plan = Plan::workers(0).own_resolver().set("citus.node_conninfo", &conninfo);
+    let mut cluster = plan.set("citus_fleet.allowed_networks", "127.0.0.0/8").start();
+    cluster.coordinator.certify(&authority.issue(cluster.coordinator.address));
+    cluster.coordinator.restart();
+    let spec = cluster.worker_spec("named").certificate(&authority.issue_to("worker"));
+    let worker = Server::start(spec);
+    cluster.dns.addresses("worker", &[worker.address]);
+    wait_for_state(&cluster.coordinator, worker.address, "active");
+    let name = "SELECT nodename FROM pg_dist_node WHERE groupid <> 0";
+    assert_eq!(cluster.coordinator.value(name), "worker");
+    cluster.coordinator.run(&format!("SELECT fleet.accept_server('worker', {})", worker.port));
+    wait_for_state(&cluster.coordinator, worker.address, "active");
 }
 
 fn tls_is_as_strict_as_node_conninfo_says() {

@@ -10,6 +10,8 @@ pub fn suite() -> Vec<Test> {
     suite!("vector_upkeep", &[Need::Fleet, Need::Citus, Need::Vector];
         dead_rows,
         dead_rows_of_one_shard,
+        dead_rows_that_autovacuum_lets_lie,
+        dead_rows_that_no_index_leads_to,
         wasted_pages,
         missing_vectors_and_old_statistics,
         lists_that_were_trained_on_nothing,
@@ -45,6 +47,54 @@ fn dead_rows_of_one_shard() {
     let found = await_diagnosis(&cluster, "dead_tuples", "yellow");
     assert_ne!(found.run_on, "coordinator", "{found:?}");
     cluster.mend("dead_tuples");
+}
+
+/// Waits until so many dead rows of a table have been counted on all nodes together.
+#[track_caller]
+fn await_dead(cluster: &Cluster, table: &str, least: f64) {
+    until("the dead rows are counted", SOON, || {
+        let sql = format!(
+            "SELECT coalesce(sum(dead_rows), 0) FROM fleet.vector_shards WHERE table_name = 'public.{table}'"
+        );
+        let dead = cluster.coordinator.try_value(&sql)?;
+        if dead.parse::<f64>().is_ok_and(|dead| dead >= least) { Ok(()) } else { Err(dead) }
+    });
+}
+
+/// As a server is set up by default: a fifth of the rows may be dead before anything is done about it.
+fn dead_rows_that_autovacuum_lets_lie() {
+    let cluster = with_items(8000);
+    // On, and not within this test.
+    for server in cluster.workers.iter().chain([&cluster.coordinator]) {
+        server.set("autovacuum_naptime", "1h");
+        server.set("autovacuum", "on");
+    }
+    cluster.coordinator.run("UPDATE items SET v = '[1,2,3]' WHERE id % 100 < 15");
+    await_dead(&cluster, "items", 1000.0);
+    for id in ["dead_tuples", "stats_stale"] {
+        let alarms = cluster.diagnoses(id);
+        assert!(alarms.iter().all(|one| one.status == "green"), "{alarms:#?}");
+    }
+    cluster.coordinator.run("DELETE FROM items WHERE id % 10 < 4");
+    await_diagnosis(&cluster, "dead_tuples", "red");
+}
+
+/// HOT updates leave nothing behind in the indexes.
+fn dead_rows_that_no_index_leads_to() {
+    let cluster = with_items(100);
+    cluster.coordinator.script(
+        "CREATE TABLE counted (id int PRIMARY KEY, seen int, v vector(3)) WITH (fillfactor = 40);
+         SELECT create_distributed_table('counted', 'id', shard_count := 2);
+         INSERT INTO counted SELECT n, 0, format('[%s,%s,1]', n % 97, n % 89)::vector
+           FROM generate_series(1, 6000) n;
+         CREATE INDEX ON counted USING hnsw (v vector_l2_ops);
+         ANALYZE counted",
+    );
+    cluster.coordinator.run("UPDATE counted SET seen = seen + 1 WHERE id % 10 < 4");
+    await_dead(&cluster, "counted", 2000.0);
+    assert_eq!(cluster.diagnoses("dead_tuples").len(), 0);
+    cluster.coordinator.run("UPDATE counted SET v = '[1,2,3]' WHERE id % 10 < 4");
+    await_diagnosis(&cluster, "dead_tuples", "yellow");
 }
 
 fn wasted_pages() {
