@@ -1,6 +1,7 @@
 //! Owns the life of one PostgreSQL server: made, started, hurt, asked and removed.
 //! Must not know what a cluster is.
 
+mod clock;
 mod configure;
 pub mod process;
 pub mod session;
@@ -196,6 +197,15 @@ impl Server {
         assert!(lock(&self.postmaster).is_none(), "{} runs", self.name);
         self.address = address.into();
         self.spec.addresses = vec![self.address];
+    }
+
+    /// Gives a server another time, from its next start on; false where that cannot be done here.
+    pub fn shift_clock(&mut self, seconds: i64) -> bool {
+        assert!(lock(&self.postmaster).is_none(), "{} runs", self.name);
+        let Some(variables) = clock::shifted(seconds) else { return false };
+        self.spec.environment.retain(|(name, _)| variables.iter().all(|(other, _)| name != other));
+        self.spec.environment.extend(variables);
+        true
     }
 
     /// Gives a server another certificate, from its next start on.

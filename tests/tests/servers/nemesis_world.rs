@@ -160,7 +160,7 @@ impl World {
 
     /// One thing that happens; none where the dice name what is not possible now.
     pub fn step(&mut self) -> Option<String> {
-        match self.random.below(29) {
+        match self.random.below(31) {
             0 | 1 => self.kill(),
             2 => self.stop(),
             3..=6 => self.begin(),
@@ -177,6 +177,7 @@ impl World {
             23 => self.copy_coordinator(),
             24 | 25 => self.cut_off(),
             26 => self.replace_coordinator(),
+            27 | 28 => self.begin_at_another_time(),
             _ => self.connect(),
         }
     }
@@ -211,6 +212,18 @@ impl World {
         let at = self.any(Condition::Down)?;
         self.members[at].begin();
         Some(format!("start {}", self.name(at)))
+    }
+
+    /// Its clock has jumped meanwhile, forwards or back; where that cannot be had, it is only started.
+    fn begin_at_another_time(&mut self) -> Option<String> {
+        const JUMPS: [i64; 6] = [-259_200, -3_600, -20, 20, 3_600, 259_200];
+        let at = self.any(Condition::Down)?;
+        let seconds = self.random.pick(&JUMPS)?;
+        let has_jumped = self.members[at].server.shift_clock(seconds);
+        self.members[at].begin();
+        let how =
+            if has_jumped { format!("its clock off by {seconds} s") } else { "as it is".into() };
+        Some(format!("start {}, {how}", self.name(at)))
     }
 
     fn freeze(&mut self) -> Option<String> {
