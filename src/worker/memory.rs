@@ -280,8 +280,7 @@ impl Memory {
 
     /// Takes in who has answered at the coordinator's addresses.
     pub fn learn_proof(&mut self, coordinator: &Coordinator) {
-        let server_at = |at: &SocketAddr| self.endpoints.get(at)?.server().cloned();
-        let proof = own_address::proof(&self.own, coordinator, server_at);
+        let proof = own_address::proof(&self.own, coordinator, &self.endpoints);
         self.is_proved = proof.unwrap_or(self.is_proved);
     }
 

@@ -113,11 +113,8 @@ impl fmt::Display for DistNode {
 impl Removed {
     /// Whether it is this server.
     pub fn is(&self, server: &Server) -> bool {
-        let is_marked = || {
-            let mut marks = server.marks.iter().flatten();
-            self.mark.as_ref().is_some_and(|mark| marks.any(|id| id == mark))
-        };
-        self.system_identifier == server.system_identifier || is_marked()
+        self.system_identifier == server.system_identifier
+            || self.mark.as_ref().is_some_and(|mark| server.carries(mark))
     }
 
     /// Where it answered when it was removed.

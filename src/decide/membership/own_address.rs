@@ -3,10 +3,12 @@
 //! Must not look at workers.
 
 use super::coordinator::{Coordinator, OwnAddress};
+use super::endpoint::Endpoint;
 use super::evidence::Hindrance;
 use super::observation::Observation;
 use super::server::Server;
 use crate::configuration::policy::Policy;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 /// What workers know the coordinator by, or are to: the setting, and its row of `pg_dist_node`, which a
@@ -68,12 +70,11 @@ pub fn doubt(seen: &Observation<'_>) -> Option<Hindrance> {
 pub fn proof(
     own: &[OwnAddress],
     coordinator: &Coordinator,
-    server_at: impl Fn(&SocketAddr) -> Option<Server>,
+    endpoints: &BTreeMap<SocketAddr, Endpoint>,
 ) -> Option<bool> {
-    let answers: Vec<Server> =
-        own.iter().flat_map(|own| &own.endpoints).filter_map(server_at).collect();
-    let is_own = answers.iter().all(|server| is_this(server, coordinator));
-    (!answers.is_empty()).then_some(is_own)
+    let addresses = own.iter().flat_map(|own| &own.endpoints);
+    let answers = addresses.filter_map(|at| endpoints.get(at)?.server());
+    answers.map(|server| is_this(server, coordinator)).reduce(|one, other| one && other)
 }
 
 /// Where an old answer has to be asked for again: what a name leads to may have changed.

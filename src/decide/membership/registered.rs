@@ -106,7 +106,7 @@ impl<'a> Registered<'a> {
                 .coordinator
                 .own_row()
                 .filter(|_| newest.is_some_and(|it| it.asked_at > seen.own_row_since))
-                .map(|own| format!("{}:{}", own.nodename, own.nodeport)),
+                .map(ToString::to_string),
             difference: difference.clone().filter(|_| newest.as_ref().is_some_and(has_lasted)),
             max_lost_wal: policy.max_lost_wal,
         });

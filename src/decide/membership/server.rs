@@ -112,6 +112,11 @@ impl Server {
         }
     }
 
+    /// Whether a mark of the coordinator is in its data.
+    pub fn carries(&self, mark: &str) -> bool {
+        self.marks.iter().flatten().any(|id| id == mark)
+    }
+
     /// Whether two answers came from one server: clones and standbys share the system identifier,
     /// but not the microsecond at which their postmaster started.
     pub fn is_same(&self, other: &Self) -> bool {

@@ -50,10 +50,7 @@ impl Missing<'_> {
     fn is_under_another_identity(&self, server: &Server, coordinator: &Coordinator) -> bool {
         let own = coordinator.own_row().map(ToString::to_string);
         let record = &self.identity.record;
-        let is_marked = || {
-            let mut marks = server.marks.iter().flatten();
-            record.mark.as_ref().is_some_and(|mark| marks.any(|id| *id == mark.id))
-        };
+        let is_marked = || record.mark.as_ref().is_some_and(|mark| server.carries(&mark.id));
         let is_member = || {
             server.membership.as_ref().is_some_and(|it| {
                 it.group_id == self.groupid && own.is_some() && it.coordinator == own

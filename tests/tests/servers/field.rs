@@ -47,6 +47,38 @@ pub fn wait_until_marked(cluster: &Cluster, nodeid: &str) {
     });
 }
 
+/// Cuts a standby off from its primary, which goes on.
+#[track_caller]
+pub fn cut_off(primary: &Server, standby: &Server) {
+    standby.set("primary_conninfo", "host=127.0.0.1 port=1");
+    until("it receives nothing any more", SOON, || {
+        let sql = "SELECT count(*) FROM pg_stat_replication";
+        match primary.try_value(sql)?.as_str() {
+            "0" => Ok(()),
+            other => Err(other.to_owned()),
+        }
+    });
+}
+
+/// The data directory of the cluster's first worker as it is now; its server does not run.
+#[track_caller]
+pub fn backup(cluster: &Cluster) -> Server {
+    let worker = &cluster.workers[0];
+    let backup = Server::clone_of(worker, worker.twin("backup", cluster.subnet.address()));
+    backup.stop(Shutdown::Fast);
+    backup
+}
+
+/// Has at least so many more rows written; says which is the last.
+#[track_caller]
+pub fn write(cluster: &Cluster, more: u64) -> u64 {
+    let writer = Writer::start(&cluster.coordinator, FIRST);
+    while writer.acknowledged() < FIRST + more {
+        writer.wait_for_more();
+    }
+    writer.finish()
+}
+
 /// Waits until the controller has seen, and written down, all that the cluster's first worker has flushed by
 /// now; how far that is.
 #[track_caller]
@@ -94,11 +126,7 @@ fn a_standby_that_never_saw_the_last_primarys_rows_is_not_followed() {
     first.promote();
     cluster.workers[0] = first;
     wait_until_followed(&cluster, &nodeid, cluster.workers[0].address);
-    let writer = Writer::start(&cluster.coordinator, FIRST);
-    while writer.acknowledged() < FIRST + 300 {
-        writer.wait_for_more();
-    }
-    let last = writer.finish();
+    let last = write(&cluster, 300);
 
     let with_rows = cluster.workers[0].address;
     cluster.workers[0].kill();
@@ -165,19 +193,8 @@ fn what_a_promoted_server_lacks_is_measured_and_can_be_too_much() {
     cluster.announce_with(&[lagging.address]);
     cluster.wait_for_state(lagging.address, "standby");
     // It is cut off, and the worker goes on.
-    lagging.set("primary_conninfo", "host=127.0.0.1 port=1");
-    until("it receives nothing any more", SOON, || {
-        let sql = "SELECT count(*) FROM pg_stat_replication";
-        match cluster.workers[0].try_value(sql)?.as_str() {
-            "0" => Ok(()),
-            other => Err(other.to_owned()),
-        }
-    });
-    let writer = Writer::start(&cluster.coordinator, FIRST);
-    while writer.acknowledged() < FIRST + 100 {
-        writer.wait_for_more();
-    }
-    writer.finish();
+    cut_off(&cluster.workers[0], &lagging);
+    write(&cluster, 100);
     wait_until_seen(&cluster, &nodeid);
     let old = cluster.workers[0].address;
     let port = cluster.workers[0].port;
@@ -299,16 +316,8 @@ fn an_older_state_of_a_worker_is_noticed() {
     let mut cluster = with_items(Plan::workers(2));
     let nodeid = node_id(&cluster, &cluster.workers[0]);
     wait_until_marked(&cluster, &nodeid);
-    let backup = Server::clone_of(
-        &cluster.workers[0],
-        cluster.workers[0].twin("backup", cluster.subnet.address()),
-    );
-    backup.stop(Shutdown::Fast);
-    let writer = Writer::start(&cluster.coordinator, FIRST);
-    while writer.acknowledged() < FIRST + 300 {
-        writer.wait_for_more();
-    }
-    writer.finish();
+    let backup = backup(&cluster);
+    write(&cluster, 300);
     wait_until_seen(&cluster, &nodeid);
     cluster.coordinator.forget_session();
     cluster.workers[0].kill();
@@ -329,16 +338,8 @@ fn an_older_state_in_a_workers_place_does_not_heal_by_writing_on() {
     let nodeid = node_id(&cluster, &cluster.workers[0]);
     wait_until_marked(&cluster, &nodeid);
     let (address, port) = (cluster.workers[0].address, cluster.workers[0].port);
-    let mut backup = Server::clone_of(
-        &cluster.workers[0],
-        cluster.workers[0].twin("backup", cluster.subnet.address()),
-    );
-    backup.stop(Shutdown::Fast);
-    let writer = Writer::start(&cluster.coordinator, FIRST);
-    while writer.acknowledged() < FIRST + 300 {
-        writer.wait_for_more();
-    }
-    let last = writer.finish();
+    let mut backup = backup(&cluster);
+    let last = write(&cluster, 300);
     // It is recorded, and so known to a controller that is started anew.
     let came = wait_until_seen(&cluster, &nodeid);
     cluster.coordinator.forget_session();

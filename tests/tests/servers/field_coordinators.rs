@@ -1,7 +1,7 @@
 //! Cases from the field about who is the coordinator: copies that cannot see it, and one that lacks its newest
 //! changes. Each plays the sequence on real servers and counts rows.
 
-use crate::field::wait_for_code;
+use crate::field::{cut_off, wait_for_code};
 use crate::lifecycle::{FIRST, distribute_items, node_id, with_items};
 use crate::suite::{Test, suite};
 use citus_fleet_tests::cluster::Plan;
@@ -77,14 +77,7 @@ fn a_coordinator_that_lacks_a_node_gives_its_number_to_nobody() {
         cluster.coordinator.twin("heir", cluster.subnet.address()),
     );
     cluster.wait_for_cycles(3);
-    heir.set("primary_conninfo", "host=127.0.0.1 port=1");
-    until("it receives nothing any more", SOON, || {
-        let sql = "SELECT count(*) FROM pg_stat_replication";
-        match cluster.coordinator.try_value(sql)?.as_str() {
-            "0" => Ok(()),
-            other => Err(other.to_owned()),
-        }
-    });
+    cut_off(&cluster.coordinator, &heir);
     let joined = Server::start(cluster.worker_spec("joined"));
     cluster.announce_with(&[joined.address]);
     cluster.wait_for_state(joined.address, "active");

@@ -1,7 +1,9 @@
 //! Cases from the field about who may be followed, and taken for a worker's server. Each plays the sequence
 //! on real servers and counts rows.
 
-use crate::field::{standby, wait_for_code, wait_until_marked, wait_until_seen};
+use crate::field::{
+    backup, cut_off, standby, wait_for_code, wait_until_marked, wait_until_seen, write,
+};
 use crate::lifecycle::{
     FIRST, node_id, stays_at, wait_for_node_state, wait_until_followed, with_items, worker,
 };
@@ -10,7 +12,7 @@ use crate::suite::{Test, suite};
 use citus_fleet_tests::cluster::Plan;
 use citus_fleet_tests::fleet::SOON;
 use citus_fleet_tests::writer::assert_exact;
-use citus_fleet_tests::{Cluster, Need, Server, Shutdown, Writer, until};
+use citus_fleet_tests::{Cluster, Need, Server, Shutdown, until};
 
 pub fn suite() -> Vec<Test> {
     suite!("field_servers", &[Need::Fleet, Need::Citus, Need::Vector];
@@ -132,19 +134,8 @@ fn a_position_from_before_a_follow_is_not_one_of_the_new_server() {
     let lagging = standby(&cluster, "lagging");
     cluster.announce_with(&[lagging.address]);
     cluster.wait_for_state(lagging.address, "standby");
-    lagging.set("primary_conninfo", "host=127.0.0.1 port=1");
-    until("it receives nothing any more", SOON, || {
-        let sql = "SELECT count(*) FROM pg_stat_replication";
-        match cluster.workers[0].try_value(sql)?.as_str() {
-            "0" => Ok(()),
-            other => Err(other.to_owned()),
-        }
-    });
-    let writer = Writer::start(&cluster.coordinator, FIRST);
-    while writer.acknowledged() < FIRST + 300 {
-        writer.wait_for_more();
-    }
-    writer.finish();
+    cut_off(&cluster.workers[0], &lagging);
+    write(&cluster, 300);
     wait_until_seen(&cluster, &nodeid);
     lagging.set("post_auth_delay", "1");
     cluster.coordinator.forget_session();
@@ -202,11 +193,7 @@ fn an_accepted_server_has_its_metadata_written_anew() {
     let nodeid = node_id(&cluster, &cluster.workers[0]);
     wait_until_marked(&cluster, &nodeid);
     let (address, port) = (cluster.workers[0].address, cluster.workers[0].port);
-    let mut backup = Server::clone_of(
-        &cluster.workers[0],
-        cluster.workers[0].twin("backup", cluster.subnet.address()),
-    );
-    backup.stop(Shutdown::Fast);
+    let mut backup = backup(&cluster);
     let other = &cluster.workers[1];
     let moved = cluster.coordinator.value(&format!(
         "SELECT min(shardid) FROM citus_shards WHERE nodename = '{address}' AND table_name = 'items'::regclass"
