@@ -118,6 +118,78 @@ FROM pg_catalog.jsonb_to_recordset(fleet.vector_rows('nodes')) AS n (
   observed_at double precision
 );
 
+CREATE VIEW fleet.vector_recalls AS
+SELECT
+  r.table_name,
+  r.index_name,
+  r.status,
+  r.reason,
+  r.k,
+  r.recall,
+  r.ci_low,
+  r.ci_high,
+  r.returned_ratio,
+  r.queries,
+  r.placements,
+  r.measured_placements,
+  r.settings,
+  pg_catalog.to_timestamp(r.measured_at) AS measured_at
+FROM pg_catalog.jsonb_to_recordset(fleet.vector_rows('recalls')) AS r (
+  table_name text,
+  index_name text,
+  status text,
+  reason text,
+  k integer,
+  recall double precision,
+  ci_low double precision,
+  ci_high double precision,
+  returned_ratio double precision,
+  queries bigint,
+  placements integer,
+  measured_placements integer,
+  settings text,
+  measured_at double precision
+);
+
+CREATE VIEW fleet.vector_findings AS
+SELECT
+  f."check",
+  f.indicator,
+  f.status,
+  f.node,
+  f.table_name,
+  f.shardid,
+  f.index_name,
+  f.symptom,
+  f.evidence,
+  f.impact,
+  f.cause,
+  f.action,
+  f.run_on,
+  f.remedy_sql,
+  f.silenced_by,
+  f.silenced_why,
+  pg_catalog.to_timestamp(f.silenced_until) AS silenced_until
+FROM pg_catalog.jsonb_to_recordset(fleet.vector_rows('findings')) AS f (
+  "check" text,
+  indicator text,
+  status text,
+  node text,
+  table_name text,
+  shardid bigint,
+  index_name text,
+  symptom text,
+  evidence jsonb,
+  impact text,
+  cause text,
+  action text,
+  run_on text,
+  remedy_sql text,
+  silenced_by text,
+  silenced_why text,
+  silenced_until double precision
+);
+
 CREATE VIEW fleet.vector_progress AS
 SELECT
   p.nodename,

@@ -34,6 +34,14 @@ pub enum Error {
     PassFailed(String),
     #[error("there is no view {0:?} of vector-shard health")]
     NoSuchView(String),
+    #[error("there is no check {0:?} of vector-shard health")]
+    NoSuchCheck(String),
+    #[error("a silence has to end, at a moment that is to come")]
+    SilenceWithoutEnd,
+    #[error("a silence needs a reason")]
+    SilencedWithoutWhy,
+    #[error("check {0} is not silenced there")]
+    NotSilenced(String),
     #[error("the fleet is paused")]
     Paused,
     #[error("there is no worker {0}")]
@@ -120,17 +128,21 @@ impl Error {
             | Self::NotCoordinator { .. } => {
                 PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
             }
-            Self::NoSuchWorker(_) | Self::NotRemoved(_) => PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+            Self::NoSuchWorker(_) | Self::NotRemoved(_) | Self::NotSilenced(_) => {
+                PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT
+            }
             Self::BeingRemoved(_) | Self::JobRunning => PgSqlErrorCode::ERRCODE_OBJECT_IN_USE,
             Self::StillUsed { .. } => PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE,
-            Self::NoSuchView(_) => PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
             Self::NotATable(_) | Self::NoVectors => PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
             Self::MayNotRead(_) => PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
             Self::NoAnnIndex { .. } => PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             Self::NodeDeclines { .. } => PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-            Self::NoSuchOption(_) | Self::BadAsk(_) => {
-                PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE
-            }
+            Self::NoSuchView(_)
+            | Self::NoSuchCheck(_)
+            | Self::SilenceWithoutEnd
+            | Self::SilencedWithoutWhy
+            | Self::NoSuchOption(_)
+            | Self::BadAsk(_) => PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
             Self::NoAnswer { .. } => PgSqlErrorCode::ERRCODE_QUERY_CANCELED,
             Self::PassFailed(_) | Self::Internal(_) => PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
             Self::Raised { sqlstate, .. } => *sqlstate,
@@ -166,7 +178,19 @@ impl Error {
             Self::NotCoordinator { .. } => {
                 "Connect to the coordinator: it alone looks after the cluster."
             }
-            Self::NoSuchView(_) => "It is one of shards, indexes, tables, nodes and progress.",
+            Self::NoSuchView(_) => {
+                "It is one of shards, indexes, tables, nodes, recalls, findings and progress."
+            }
+            Self::NoSuchCheck(_) => {
+                "SELECT fleet.vector_health(true) -> 'details' -> 'checks'; lists them, docs/vector-health.md describes them."
+            }
+            Self::SilenceWithoutEnd => "Give it one, such as now() + '90 days'; it can be renewed.",
+            Self::SilencedWithoutWhy => {
+                "Say why it is meant to be so: whoever reads the report next has to know."
+            }
+            Self::NotSilenced(_) => {
+                "SELECT * FROM fleet.silences; lists what is, by check and relation."
+            }
             Self::NotATable(_) => {
                 "Recall is measured on tables, partitioned tables and materialized views."
             }

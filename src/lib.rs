@@ -15,6 +15,7 @@ mod recall_results;
 mod sampler;
 mod session;
 mod settings;
+mod silences;
 mod sql_api;
 mod worker;
 
@@ -34,6 +35,7 @@ extension_sql_file!(
     name = "vector",
     requires = ["tables", sql_api::fleet::vector_evidence, sql_api::fleet::vector_rows]
 );
+extension_sql_file!("../sql/silences.sql", name = "silences", requires = ["tables"]);
 extension_sql_file!(
     "../sql/comments.sql",
     name = "comments",
@@ -41,6 +43,7 @@ extension_sql_file!(
         "views",
         "vector",
         "recall",
+        "silences",
         sql_api::pg_catalog::citus_autoregister,
         sql_api::fleet::metrics,
         sql_api::fleet::vector_health,
@@ -54,6 +57,8 @@ extension_sql_file!(
         sql_api::fleet::accept_server,
         sql_api::recall::fleet::vector_recall,
         sql_api::recall::fleet::shard_recall,
+        sql_api::silence::fleet::silence,
+        sql_api::silence::fleet::unsilence,
         sql_api::search_options::fleet::set_search_option,
         sql_api::search_options::fleet::check_search_option
     ]

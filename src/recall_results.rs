@@ -39,21 +39,23 @@ pub fn store(relation: pg_sys::Oid, ask: &Ask, rows: &[Placed]) -> Result<(), Er
     Ok(Spi::run_with_args(
         "INSERT INTO fleet.recall_results AS r
          SELECT $1::pg_catalog.regclass, n.nodename, n.nodeport, n.shardid, n.relation, n.index,
-                n.filenode, COALESCE(n.settings, ''), $3, n.queries, n.recall, n.ci_low, n.ci_high,
-                n.p10, n.returned_ratio,
+                n.filenode, COALESCE(n.settings, ''), $3, n.queries, n.recall, n.deviation, n.ci_low,
+                n.ci_high, n.p10, n.returned_ratio, n.rows, n.written,
                 pg_catalog.make_interval(secs => n.duration_ms OPERATOR(pg_catalog./) 1000), n.note,
                 pg_catalog.now()
          FROM pg_catalog.jsonb_to_recordset($2) AS n (
            nodename text, nodeport integer, shardid bigint, relation text, index text,
            filenode bigint, settings text, queries integer, recall double precision,
-           ci_low double precision, ci_high double precision, p10 double precision,
-           returned_ratio double precision, duration_ms double precision, note text)
+           deviation double precision, ci_low double precision, ci_high double precision, p10 double precision,
+           returned_ratio double precision, rows bigint, written bigint, duration_ms double precision,
+           note text)
          WHERE n.recall IS NOT NULL
          ON CONFLICT (nodename, nodeport, placement, index) DO UPDATE SET
            relation = EXCLUDED.relation, shardid = EXCLUDED.shardid, filenode = EXCLUDED.filenode,
            settings = EXCLUDED.settings, k = EXCLUDED.k, queries = EXCLUDED.queries,
-           recall = EXCLUDED.recall, ci_low = EXCLUDED.ci_low, ci_high = EXCLUDED.ci_high,
+           recall = EXCLUDED.recall, deviation = EXCLUDED.deviation, ci_low = EXCLUDED.ci_low, ci_high = EXCLUDED.ci_high,
            p10 = EXCLUDED.p10, returned_ratio = EXCLUDED.returned_ratio,
+           rows = EXCLUDED.rows, written = EXCLUDED.written,
            duration = EXCLUDED.duration, note = EXCLUDED.note, measured_at = EXCLUDED.measured_at",
         &[relation.into(), rows().into(), k.into()],
     )?)
@@ -113,23 +115,9 @@ pub fn latest() -> Result<Vec<RecallResult>, Error> {
     catalog::value(
         "SELECT COALESCE(pg_catalog.json_agg(r), '[]')::pg_catalog.text
          FROM (SELECT r.nodename, r.nodeport, r.placement, r.index, r.filenode, r.settings, r.k,
-                      r.recall, r.ci_high, r.returned_ratio
+                      r.queries, r.recall, r.deviation, r.returned_ratio, r.rows, r.written,
+                      EXTRACT(epoch FROM r.measured_at) AS measured_at
                FROM fleet.recall_results r) r",
-        &[],
-    )
-}
-
-/// The same under the names that the rows of the health views have.
-pub fn rows() -> Result<serde_json::Value, Error> {
-    catalog::value(
-        "SELECT COALESCE(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
-           'table_name', pg_catalog.quote_ident(n.nspname) OPERATOR(pg_catalog.||) '.'
-                         OPERATOR(pg_catalog.||) pg_catalog.quote_ident(c.relname),
-           'shardid', r.shardid, 'nodename', r.nodename, 'nodeport', r.nodeport,
-           'recall', r.recall, 'ci_low', r.ci_low, 'ci_high', r.ci_high)), '[]')::pg_catalog.text
-         FROM fleet.recall_results r
-         JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) r.relation::pg_catalog.oid
-         JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace",
         &[],
     )
 }

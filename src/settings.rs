@@ -109,7 +109,15 @@ pub fn health_thresholds() -> Thresholds {
         index_min_rows: INDEX_MIN_ROWS.get().into(),
         stalled_after: STALLED_AFTER.get().into(),
         recall_target: RECALL_TARGET.get(),
+        recall_lasts: recall_lasts().as_secs_f64(),
     }
+}
+
+/// How long a measured recall counts where nothing else tells that it is outdated: a month, or three of the
+/// intervals at which it is measured.
+fn recall_lasts() -> Duration {
+    const MONTH: Duration = Duration::from_secs(30 * 24 * 3600);
+    MONTH.max(recall_interval() * 3)
 }
 
 /// `citus_fleet.recall_interval`: zero means never.
@@ -345,7 +353,7 @@ pub fn define(preloaded: bool) {
     GucRegistry::define_float_guc(
         c"citus_fleet.recall_target",
         c"The recall that every vector index should have, from 0 to 1.",
-        c"Health is yellow where a sampled index is below it, and red where its confidence interval is.",
+        c"Health is yellow where the recall of a table's index is surely below it, and red where surely twice as many neighbours are missed as it allows.",
         &RECALL_TARGET,
         0.0,
         1.0,

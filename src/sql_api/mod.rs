@@ -7,6 +7,7 @@ mod doctor;
 pub mod recall;
 mod removal;
 pub mod search_options;
+pub mod silence;
 #[cfg(any(test, feature = "pg_test"))]
 mod tests;
 mod vector;

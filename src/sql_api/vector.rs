@@ -4,11 +4,10 @@
 use crate::backend::catalog::read_one;
 use crate::error::Error;
 use crate::observe::vector::{collect, node};
-use crate::recall_results;
 use crate::settings;
 use decide::search::vector::fleet::{Fleet, Sources};
 use decide::search::vector::rows::Judged;
-use decide::search::vector::{checks, health, progress};
+use decide::search::vector::{checks, health, progress, told};
 use serde_json::{Value, json};
 
 /// The answer of `fleet.vector_evidence()`.
@@ -17,7 +16,7 @@ pub fn evidence() -> Result<Value, Error> {
 }
 
 /// Collects the evidence of all nodes once, judges it, and gives the rows of one view: `shards`,
-/// `indexes`, `tables`, `nodes` or `progress`; or `all` of them with the report, of one moment.
+/// `indexes`, `tables`, `nodes`, `recalls`, `findings` or `progress`; or `all` that is served, of one moment.
 pub fn rows(view: &str) -> Result<Value, Error> {
     let collected = collect::collect(settings::health_timeout())?;
     let fleet = Fleet::new(sources(&collected), settings::health_thresholds());
@@ -28,6 +27,8 @@ pub fn rows(view: &str) -> Result<Value, Error> {
         "indexes" => json!(judged.indexes()),
         "tables" => json!(judged.tables()),
         "nodes" => json!(judged.nodes()),
+        "recalls" => json!(judged.recalls()),
+        "findings" => json!(told::rows(&found)),
         "progress" => json!(progress::rows(&fleet)),
         "all" => json!({
             "observed_at": fleet.observed_at,
@@ -37,7 +38,9 @@ pub fn rows(view: &str) -> Result<Value, Error> {
             "tables": judged.tables(),
             "nodes": judged.nodes(),
             "progress": progress::rows(&fleet),
-            "recall": recall_results::rows()?,
+            "recall": judged.recalls(),
+            "findings": told::counts(&found),
+            "silences": told::silences(&fleet, &found),
         }),
         other => return Err(Error::NoSuchView(other.to_owned())),
     })
@@ -64,5 +67,6 @@ fn sources(collected: &collect::Collected) -> Sources<'_> {
         catalogs: collected.catalogs.as_ref(),
         answers: &collected.answers,
         recalls: &collected.recalls,
+        silences: &collected.silences,
     }
 }

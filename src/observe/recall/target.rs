@@ -37,6 +37,17 @@ impl Target {
         words.join(" ")
     }
 
+    /// Entries ever written to the indexes of the table: `Relation::written` of this moment.
+    pub fn written(&self) -> u64 {
+        // SAFETY: the statistics of a table, copied by the server; null where there are none.
+        let counts = unsafe { pg_sys::pgstat_fetch_stat_tabentry(self.heap).as_ref() };
+        let of = |counts: &pg_sys::PgStat_StatTabEntry| {
+            let new_entries = counts.tuples_updated - counts.tuples_hot_updated;
+            counts.tuples_inserted + new_entries + counts.tuples_deleted
+        };
+        counts.map_or(0, of).try_into().unwrap_or_default()
+    }
+
     /// Opens the index and runs `body` with the rights of the table's owner in a
     /// security-restricted operation, because what an index expression calls is the owner's.
     pub fn open<T>(&self, body: impl FnOnce(&AnnIndex) -> Result<T, Error>) -> Result<T, Error> {
@@ -146,7 +157,8 @@ pub fn with_settings<T>(settings: &[(&CStr, &str)], body: impl FnOnce() -> T) ->
             pg_sys::set_config_option(
                 name.as_ptr(),
                 value.as_ptr(),
-                pg_sys::GucContext::PGC_USERSET,
+                // The caller has been checked, and may be anybody who may read the table.
+                pg_sys::GucContext::PGC_SUSET,
                 pg_sys::GucSource::PGC_S_SESSION,
                 pg_sys::GucAction::GUC_ACTION_SAVE,
                 true,

@@ -7,11 +7,11 @@ use crate::error::{Error, one_line};
 use crate::net::ask::{Bounds, Question, ask};
 use crate::observe::coordinator;
 use crate::recall_results;
+use crate::silences;
 use decide::login::{LoginFailure, LoginFailureKind};
 use decide::node::Node;
-use decide::search::vector::model::{
-    CatalogNode, Catalogs, NodeAnswer, NodeEvidence, RecallResult,
-};
+use decide::search::vector::catalogs::{CatalogNode, Catalogs};
+use decide::search::vector::model::{NodeAnswer, NodeEvidence, RecallResult, Silence};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -35,6 +35,7 @@ pub struct Collected {
     /// Of the other nodes, by nodeid.
     pub answers: BTreeMap<i32, NodeAnswer>,
     pub recalls: Vec<RecallResult>,
+    pub silences: Vec<Silence>,
 }
 
 /// Collects the evidence of all nodes within the deadline.
@@ -56,6 +57,7 @@ pub fn collect(deadline: Duration) -> Result<Collected, Error> {
         own_port: u16::try_from(crate::settings::own_port()).unwrap_or_default(),
         answers: if others.is_empty() { BTreeMap::new() } else { question(others, deadline)? },
         recalls: recall_results::latest()?,
+        silences: silences::current()?,
         own,
         catalogs,
     })

@@ -1,7 +1,7 @@
 //! Owns the answer of one node: what each of its placements measured, as JSON.
 //! Must not judge it.
 
-use super::summary::Summary;
+use super::summary::{Summary, TAIL};
 use crate::node::Node;
 use serde::{Deserialize, Serialize};
 
@@ -27,11 +27,19 @@ pub struct Measured {
     pub settings: Option<String>,
     pub queries: usize,
     pub recall: Option<f64>,
+    /// The standard deviation of recall between queries.
+    #[serde(default)]
+    pub deviation: Option<f64>,
     pub ci_low: Option<f64>,
     pub ci_high: Option<f64>,
     pub p10: Option<f64>,
     pub returned_ratio: Option<f64>,
     pub duration_ms: Option<f64>,
+    /// Rows that the index should hold, and entries that had ever been written to it (`Relation::written`).
+    #[serde(default)]
+    pub rows: Option<u64>,
+    #[serde(default)]
+    pub written: Option<u64>,
     /// What to know about the figures, or why there are none.
     pub note: Option<String>,
     /// The relation has no hnsw or ivfflat index.
@@ -52,13 +60,14 @@ impl Measured {
 
     /// With figures to a millionth: more digits would only show how sums are rounded.
     pub fn with(mut self, summary: Summary) -> Self {
-        let round = |value: f64| (value * 1e6).round() / 1e6;
-        self.queries = summary.queries;
-        self.recall = Some(round(summary.recall));
-        self.ci_low = summary.interval.map(|(low, _)| round(low));
-        self.ci_high = summary.interval.map(|(_, high)| round(high));
-        self.p10 = Some(round(summary.p10));
-        self.returned_ratio = Some(round(summary.returned_ratio));
+        let round = |value: f64| Some((value * 1e6).round() / 1e6);
+        let (low, high) = summary.recall.interval(TAIL);
+        self.queries = summary.recall.queries as usize;
+        self.recall = round(summary.recall.mean);
+        self.deviation = round(summary.recall.deviation);
+        (self.ci_low, self.ci_high) = (round(low), round(high));
+        self.p10 = round(summary.p10);
+        self.returned_ratio = round(summary.returned_ratio);
         self
     }
 }

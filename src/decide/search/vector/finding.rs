@@ -72,6 +72,11 @@ impl Remedy {
         Self { run_on: COORDINATOR.to_owned(), sql: vec![sql.into()] }
     }
 
+    /// For psql: one after the other.
+    pub fn script(&self) -> String {
+        format!("{};", self.sql.join(";\n"))
+    }
+
     pub fn then(mut self, sql: impl Into<String>) -> Self {
         self.sql.push(sql.into());
         self

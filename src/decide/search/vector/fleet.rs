@@ -1,11 +1,9 @@
 //! Owns the whole picture: which table has which placements on which nodes, and what each node says
 //! of them. Must not judge it: the checks do.
 
+use super::catalogs::{CatalogNode, CatalogShard, CatalogTable, Catalogs, Cleanup, Job};
 use super::finding::{COORDINATOR, Concern, Remedy};
-use super::model::{
-    CatalogNode, CatalogShard, CatalogTable, Catalogs, Cleanup, Index, Job, NodeAnswer,
-    NodeEvidence, RecallResult, Relation,
-};
+use super::model::{Index, NodeAnswer, NodeEvidence, RecallResult, Relation, Silence};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// What operators may want otherwise.
@@ -17,6 +15,8 @@ pub struct Thresholds {
     pub stalled_after: f64,
     /// What every index should find, from 0 to 1.
     pub recall_target: f64,
+    /// Seconds for which a measured recall counts.
+    pub recall_lasts: f64,
 }
 
 /// Everything that was collected, before it is put together.
@@ -29,6 +29,7 @@ pub struct Sources<'a> {
     /// Of the other nodes, by nodeid.
     pub answers: &'a BTreeMap<i32, NodeAnswer>,
     pub recalls: &'a [RecallResult],
+    pub silences: &'a [Silence],
 }
 
 #[derive(Debug)]
@@ -41,6 +42,7 @@ pub struct Fleet<'a> {
     pub arrivals: Vec<Arrival<'a>>,
     pub job: Option<&'a Job>,
     pub recalls: &'a [RecallResult],
+    pub silences: &'a [Silence],
 }
 
 #[derive(Debug)]
@@ -140,6 +142,7 @@ impl<'a> Fleet<'a> {
             tables: Vec::new(),
             arrivals: Vec::new(),
             recalls: sources.recalls,
+            silences: sources.silences,
             job: sources.catalogs.and_then(|catalogs| catalogs.job.as_ref()),
             nodes,
         };
@@ -213,6 +216,16 @@ impl<'a> Fleet<'a> {
 
     pub fn node(&self, placement: &Placement<'_>) -> &FleetNode<'a> {
         &self.nodes[placement.node]
+    }
+
+    /// What silences this check, of a table or of the whole cluster.
+    pub fn silence(&self, check: &str, table: Option<&str>) -> Option<&'a Silence> {
+        let is_meant = |silence: &&Silence| {
+            let of_table =
+                table.is_some_and(|table| silence.relations.iter().any(|it| it == table));
+            silence.check == check && (silence.table_name.is_none() || of_table)
+        };
+        self.silences.iter().find(is_meant)
     }
 
     /// Every placement whose node has told of it, with its table.

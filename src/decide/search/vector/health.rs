@@ -13,12 +13,12 @@ const SHOWN: usize = 10;
 
 /// The whole report. With `verbose`, every diagnosis, what is only worth knowing, and details of what
 /// was looked at.
-pub fn report(fleet: &Fleet<'_>, found: &[Found], verbose: bool) -> Value {
-    let worst = found.iter().map(|one| one.finding.status).max().unwrap_or_default();
+pub fn report(fleet: &Fleet<'_>, found: &[Found<'_>], verbose: bool) -> Value {
+    let worst = worst(found);
     let indicators: Map<String, Value> = INDICATORS
         .iter()
         .map(|(name, well)| {
-            let about: Vec<&Found> =
+            let about: Vec<&Found<'_>> =
                 found.iter().filter(|one| one.check.indicator == *name).collect();
             ((*name).to_owned(), indicator(name, well, &about, verbose))
         })
@@ -27,11 +27,18 @@ pub fn report(fleet: &Fleet<'_>, found: &[Found], verbose: bool) -> Value {
         "status": worst,
         "observed_at": fleet.observed_at,
         "indicators": indicators,
+        "silenced": found.iter().filter(|one| one.silence.is_some()).count(),
     });
     if verbose {
         report["details"] = details(fleet);
     }
     report
+}
+
+/// The worst of what is not meant to be so.
+pub fn worst(found: &[Found<'_>]) -> Condition {
+    let counted = found.iter().filter(|one| one.counts());
+    counted.map(|one| one.finding.status).max().unwrap_or_default()
 }
 
 fn details(fleet: &Fleet<'_>) -> Value {
@@ -46,13 +53,10 @@ fn details(fleet: &Fleet<'_>) -> Value {
     })
 }
 
-fn indicator(name: &str, well: &str, found: &[&Found], verbose: bool) -> Value {
-    let bad: Vec<&&Found> =
-        found.iter().filter(|one| one.finding.status != Condition::Green).collect();
+fn indicator(name: &str, well: &str, found: &[&Found<'_>], verbose: bool) -> Value {
+    let bad: Vec<&Found<'_>> = found.iter().copied().filter(|one| one.counts()).collect();
     let worst = bad.iter().map(|one| one.finding.status).max().unwrap_or_default();
-    let groups = groups(
-        found.iter().copied().filter(|one| verbose || one.finding.status != Condition::Green),
-    );
+    let groups = groups(found.iter().copied().filter(|one| verbose || one.counts()));
     let mut diagnosis: Vec<Value> = Vec::new();
     let mut left_out = 0;
     for group in groups.values() {
@@ -96,7 +100,7 @@ fn sentence(text: &str) -> String {
 }
 
 /// One impact for each check that has found something, with the severity of its worst: 1 is the worst.
-fn impacts(bad: &[&&Found]) -> Vec<Value> {
+fn impacts(bad: &[&Found<'_>]) -> Vec<Value> {
     let mut worst: BTreeMap<&str, (&Check, Condition)> = BTreeMap::new();
     for one in bad {
         let entry = worst.entry(one.check.id).or_insert((one.check, Condition::Green));
@@ -116,27 +120,30 @@ fn impacts(bad: &[&&Found]) -> Vec<Value> {
 }
 
 /// Findings of one thing.
-type Same<'f> = Vec<&'f Found>;
+type Same<'f> = Vec<&'f Found<'f>>;
 
 /// What makes findings of one check one thing: the statement that mends them; where there is none, the table
-/// and the index that they are about, and the node only where they are about nothing else.
-type Thing<'f> = (Option<&'f Remedy>, [Option<&'f String>; 3]);
+/// and the index that they are about, and the node only where they are about nothing else. What is silenced
+/// is another thing.
+type Thing<'f> = (bool, Option<&'f Remedy>, [Option<&'f String>; 3]);
 
-fn thing(finding: &Finding) -> Thing<'_> {
+fn thing<'f>(found: &'f Found<'_>) -> Thing<'f> {
+    let finding: &Finding = &found.finding;
     let Concern { node, table, index, .. } = &finding.subject;
     let node = node.as_ref().filter(|_| table.is_none());
+    let is_silenced = found.silence.is_some();
     match &finding.remedy {
-        Some(remedy) => (Some(remedy), [None; 3]),
-        None => (None, [node, table.as_ref(), index.as_ref()]),
+        Some(remedy) => (is_silenced, Some(remedy), [None; 3]),
+        None => (is_silenced, None, [node, table.as_ref(), index.as_ref()]),
     }
 }
 
 /// The findings of each check, those of one thing together, the worst first.
-fn groups<'f>(found: impl Iterator<Item = &'f Found>) -> BTreeMap<&'static str, Vec<Same<'f>>> {
+fn groups<'f>(found: impl Iterator<Item = &'f Found<'f>>) -> BTreeMap<&'static str, Vec<Same<'f>>> {
     let mut by_check: BTreeMap<&'static str, BTreeMap<Thing<'f>, Same<'f>>> = BTreeMap::new();
     for one in found {
         let things = by_check.entry(one.check.id).or_default();
-        things.entry(thing(&one.finding)).or_default().push(one);
+        things.entry(thing(one)).or_default().push(one);
     }
     by_check
         .into_iter()
@@ -151,10 +158,10 @@ fn groups<'f>(found: impl Iterator<Item = &'f Found>) -> BTreeMap<&'static str, 
         .collect()
 }
 
-fn diagnose(same: &[&Found]) -> Value {
+fn diagnose(same: &[&Found<'_>]) -> Value {
     let worst = same[0];
     let (check, finding) = (worst.check, &worst.finding);
-    json!({
+    let mut diagnosis = json!({
         "id": check.id,
         "status": finding.status,
         "symptom": sentence(&finding.symptom),
@@ -164,11 +171,16 @@ fn diagnose(same: &[&Found]) -> Value {
         "confidence": finding.evidence.confidence,
         "affected_resources": affected(same),
         "run_on": finding.remedy.as_ref().map(|remedy| &remedy.run_on),
-        "remedy_sql": finding.remedy.as_ref().map(|remedy| format!("{};", remedy.sql.join(";\n"))),
-    })
+        "remedy_sql": finding.remedy.as_ref().map(Remedy::script),
+    });
+    if let Some(silence) = worst.silence {
+        diagnosis["silenced"] =
+            json!({ "by": silence.silenced_by, "why": silence.why, "until": silence.until_text });
+    }
+    diagnosis
 }
 
-fn affected(same: &[&Found]) -> Value {
+fn affected(same: &[&Found<'_>]) -> Value {
     let mut resources: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
     for one in same {
         let subject = &one.finding.subject;

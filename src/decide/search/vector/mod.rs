@@ -1,6 +1,7 @@
 //! Owns what the evidence of all nodes means: which findings there are, and how well vector search
 //! works on every placement, index, table and node. Must stay pure, as all of `decide`.
 
+pub mod catalogs;
 pub mod checks;
 mod figure;
 pub mod finding;
@@ -8,5 +9,7 @@ pub mod fleet;
 pub mod health;
 pub mod model;
 pub mod progress;
+mod recalls;
 pub mod rows;
 pub mod sizes;
+pub mod told;

@@ -131,6 +131,25 @@ impl Relation {
         self.dead as f64 * (1.0 - hot.min(1.0))
     }
 
+    /// Entries ever written to or taken from its indexes, since the statistics were reset.
+    pub fn written(&self) -> u64 {
+        let new_entries = self.updated.saturating_sub(self.hot_updated);
+        self.inserted.saturating_add(new_entries).saturating_add(self.deleted)
+    }
+
+    /// Rows that an index holds, or would.
+    pub fn indexed_rows(&self, index: &Index) -> f64 {
+        let nulls = self
+            .columns
+            .iter()
+            .filter(|column| index.columns.contains(&column.name))
+            .filter_map(|column| column.null_fraction)
+            .fold(0.0, f64::max);
+        // How many rows a predicate takes was counted when the index was built.
+        let rows = if index.partial { index.reltuples.max(0.0) } else { self.rows() };
+        rows * (1.0 - nulls)
+    }
+
     /// Whether vector indexes can be built on it. A partitioned table has no access method of its own.
     pub fn is_heap(&self) -> bool {
         matches!(self.access_method.as_str(), "" | "heap")
@@ -342,81 +361,6 @@ pub struct Slot {
     pub retained: Option<u64>,
 }
 
-/// What the coordinator's Citus catalogs say of the cluster.
-#[derive(Clone, Debug, Default, Deserialize)]
-pub struct Catalogs {
-    pub nodes: Vec<CatalogNode>,
-    pub tables: Vec<CatalogTable>,
-    pub shards: Vec<CatalogShard>,
-    pub placements: Vec<CatalogPlacement>,
-    /// The newest background job, where there is one.
-    pub job: Option<Job>,
-    pub cleanups: Vec<Cleanup>,
-}
-
-/// A primary of `pg_dist_node`.
-#[derive(Clone, Debug, Default, Deserialize)]
-pub struct CatalogNode {
-    pub nodeid: i32,
-    pub groupid: i32,
-    pub nodename: String,
-    #[serde(deserialize_with = "any_port")]
-    pub nodeport: u16,
-    pub isactive: bool,
-    pub shouldhaveshards: bool,
-}
-
-/// A row of `pg_dist_partition` whose table has vectors.
-#[derive(Clone, Debug, Default, Deserialize)]
-pub struct CatalogTable {
-    /// Of the shell table on the coordinator.
-    pub relation: u32,
-    /// `distributed`, `reference`, `schema` (schema-based or single-shard) or `local`.
-    pub kind: String,
-    pub distribution_column: Option<String>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-pub struct CatalogShard {
-    pub shardid: i64,
-    /// Of the shell table.
-    pub relation: u32,
-    /// The range of hash values; none for tables that are not hash-distributed.
-    pub minimum: Option<i64>,
-    pub maximum: Option<i64>,
-    /// What the shard is called on its nodes.
-    pub name: String,
-    /// What the shard's indexes are called, by the oid of the shell's index.
-    pub indexes: BTreeMap<u32, String>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-pub struct CatalogPlacement {
-    pub shardid: i64,
-    pub groupid: i32,
-    /// 1 = healthy.
-    pub state: i32,
-}
-
-/// A row of `pg_dist_background_job`.
-#[derive(Clone, Debug, Default, Deserialize)]
-pub struct Job {
-    pub id: i64,
-    pub state: String,
-    pub description: String,
-    /// What its first failed task said.
-    pub message: Option<String>,
-}
-
-/// A row of `pg_dist_cleanup`: what a move or split leaves to be removed.
-#[derive(Clone, Debug, Default, Deserialize)]
-pub struct Cleanup {
-    pub groupid: i32,
-    pub object: String,
-    /// 0 always, 1 on failure, 2 deferred until after success.
-    pub policy: i32,
-}
-
 /// A row of `fleet.recall_results`: the last measured recall of one index of one placement.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct RecallResult {
@@ -430,10 +374,31 @@ pub struct RecallResult {
     /// The settings that it was measured by, as `name=value` between spaces.
     pub settings: String,
     pub k: u32,
+    pub queries: u32,
     pub recall: f64,
-    /// Of its 95 % confidence interval.
-    pub ci_high: Option<f64>,
+    pub deviation: f64,
     pub returned_ratio: f64,
+    /// Rows that the index should hold, and `Relation::written`, when it was measured.
+    pub rows: u64,
+    pub written: u64,
+    /// In seconds since 1970.
+    pub measured_at: f64,
+}
+
+/// A row of `fleet.silences` that has not ended: a finding that is meant to be so.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+pub struct Silence {
+    pub check: String,
+    /// As an operator knows it; none where the whole cluster is meant.
+    pub table_name: Option<String>,
+    /// The same and its partitions, as `Relation::quoted`.
+    pub relations: Vec<String>,
+    /// In seconds since 1970.
+    pub until: f64,
+    /// The same for people.
+    pub until_text: String,
+    pub why: String,
+    pub silenced_by: String,
 }
 
 /// The answer of one node, or why there is none.

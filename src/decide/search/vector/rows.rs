@@ -5,9 +5,11 @@ use super::checks::Found;
 use super::checks::nodes::{index_bytes, rounded, silence};
 use super::finding::Concern;
 use super::fleet::{Fleet, FleetNode, Placement, ShardIndex, Table};
-use super::model::{Index, Metapage, Relation};
+use super::model::{Index, Metapage, RecallResult, Relation};
+use super::recalls::{Recall, recalls};
 use super::sizes::{graph_bytes, page_bytes, tight_pages};
 use crate::condition::Condition;
+use crate::search::recall::summary::TAIL;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -73,6 +75,25 @@ pub struct TableRow {
     columns: Vec<String>,
 }
 
+/// A row of `fleet.vector_recalls`: what is known of one vector index of a table, on all placements.
+#[derive(Debug, Serialize)]
+pub struct RecallRow {
+    table_name: String,
+    index_name: String,
+    status: Condition,
+    reason: Option<String>,
+    k: Option<u32>,
+    recall: Option<f64>,
+    ci_low: Option<f64>,
+    ci_high: Option<f64>,
+    returned_ratio: Option<f64>,
+    queries: u64,
+    placements: usize,
+    measured_placements: usize,
+    settings: Option<String>,
+    measured_at: Option<f64>,
+}
+
 /// A row of `fleet.vector_nodes`.
 #[derive(Debug, Serialize)]
 pub struct NodeRow {
@@ -97,9 +118,11 @@ pub struct NodeRow {
 /// The findings by what they are about, so that a thousand rows do not each go through all of them.
 pub struct Judged<'f, 'a> {
     fleet: &'f Fleet<'a>,
-    by_table: BTreeMap<&'f str, Vec<&'f Found>>,
-    by_node: BTreeMap<&'f str, Vec<&'f Found>>,
-    by_placement: BTreeMap<RowKey<'f>, Vec<&'f Found>>,
+    by_table: BTreeMap<&'f str, Vec<&'f Found<'a>>>,
+    by_node: BTreeMap<&'f str, Vec<&'f Found<'a>>>,
+    /// Of all placements of a table at once.
+    by_whole_table: BTreeMap<&'f str, Vec<&'f Found<'a>>>,
+    by_placement: BTreeMap<RowKey<'f>, Vec<&'f Found<'a>>>,
 }
 
 /// Table, shard and node.
@@ -107,10 +130,12 @@ type RowKey<'f> = (&'f str, Option<i64>, &'f str);
 
 type Rating = (Condition, Vec<&'static str>);
 
+const UNREACHABLE: &str = "node_unreachable";
+
 impl<'f, 'a> Judged<'f, 'a> {
-    pub fn new(fleet: &'f Fleet<'a>, found: &'f [Found]) -> Self {
-        let (mut by_table, mut by_node, mut by_placement) =
-            (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+    pub fn new(fleet: &'f Fleet<'a>, found: &'f [Found<'a>]) -> Self {
+        let (mut by_table, mut by_node) = (BTreeMap::new(), BTreeMap::new());
+        let (mut by_whole_table, mut by_placement) = (BTreeMap::new(), BTreeMap::new());
         for one in found {
             let Concern { node, table, shardid, .. } = &one.finding.subject;
             if let Some(table) = table {
@@ -119,12 +144,18 @@ impl<'f, 'a> Judged<'f, 'a> {
             if let Some(node) = node {
                 by_node.entry(node.as_str()).or_insert_with(Vec::new).push(one);
             }
-            if let (Some(table), Some(node)) = (table, node) {
-                let place: RowKey<'_> = (table.as_str(), *shardid, node.as_str());
-                by_placement.entry(place).or_insert_with(Vec::new).push(one);
+            match (table, node) {
+                (Some(table), Some(node)) => {
+                    let place: RowKey<'_> = (table.as_str(), *shardid, node.as_str());
+                    by_placement.entry(place).or_insert_with(Vec::new).push(one);
+                }
+                (Some(table), None) => {
+                    by_whole_table.entry(table.as_str()).or_insert_with(Vec::new).push(one);
+                }
+                _ => {}
             }
         }
-        Self { fleet, by_table, by_node, by_placement }
+        Self { fleet, by_table, by_node, by_whole_table, by_placement }
     }
 
     pub fn shards(&self) -> Vec<ShardRow> {
@@ -156,8 +187,8 @@ impl<'f, 'a> Judged<'f, 'a> {
         }
     }
 
-    /// What was found about this placement itself, or about one index of it; and the node's silence,
-    /// because then nothing else can be told.
+    /// What was found about this placement itself or its whole table, or about one index of it; and the
+    /// node's silence, because then nothing else can be told.
     fn of_placement(
         &self,
         table: &Table<'_>,
@@ -167,16 +198,24 @@ impl<'f, 'a> Judged<'f, 'a> {
         let node = self.fleet.node(placement);
         let shardid = placement.shard.map(|shard| shard.shardid);
         let place: RowKey<'_> = (table.name, shardid, node.address.as_str());
-        let found = self.by_placement.get(&place).map(Vec::as_slice).unwrap_or_default();
-        let about = found
+        let of_place = self.by_placement.get(&place).map(Vec::as_slice).unwrap_or_default();
+        let of_table = self.by_whole_table.get(table.name).map(Vec::as_slice).unwrap_or_default();
+        let about = of_place
             .iter()
+            .chain(of_table)
             .filter(|one| index.is_none() || one.finding.subject.index.as_deref() == index);
         let (mut status, mut findings) = rating(about.copied());
-        if let Err(failure) = node.answer {
-            status = status.max(silence(failure.kind));
-            findings.insert(0, "node_unreachable");
+        if let Some(silent) = self.silent(node) {
+            status = status.max(silent);
+            findings.insert(0, UNREACHABLE);
         }
         (status, findings)
+    }
+
+    /// How bad it is that a node has not answered; nothing where it has, or where that is meant to be so.
+    fn silent(&self, node: &FleetNode<'_>) -> Option<Condition> {
+        let failure = node.answer.err()?;
+        self.fleet.silence(UNREACHABLE, None).is_none().then(|| silence(failure.kind))
     }
 
     pub fn indexes(&self) -> Vec<IndexRow> {
@@ -245,13 +284,10 @@ impl<'f, 'a> Judged<'f, 'a> {
     fn table(&self, table: &Table<'_>) -> TableRow {
         let found = self.by_table.get(table.name).map(Vec::as_slice).unwrap_or_default();
         let (mut status, mut findings) = rating(found.iter().copied());
-        let silent = table
-            .placements
-            .iter()
-            .filter_map(|placement| Some(silence(self.fleet.node(placement).answer.err()?.kind)));
+        let silent = table.placements.iter().filter_map(|p| self.silent(self.fleet.node(p)));
         if let Some(worst) = silent.max() {
             status = status.max(worst);
-            findings.insert(0, "node_unreachable");
+            findings.insert(0, UNREACHABLE);
         }
         // A row counts once, however many replicas it has.
         let mut rows: BTreeMap<Option<i64>, f64> = BTreeMap::new();
@@ -275,6 +311,46 @@ impl<'f, 'a> Judged<'f, 'a> {
             table_bytes: known().map(table_bytes).sum(),
             index_bytes: known().flat_map(|r| &r.indexes).map(|index| index.bytes()).sum(),
             columns: table.shell.columns.iter().map(|column| column.name.clone()).collect(),
+        }
+    }
+
+    pub fn recalls(&self) -> Vec<RecallRow> {
+        recalls(self.fleet).iter().map(|recall| self.recall(recall)).collect()
+    }
+
+    fn recall(&self, recall: &Recall<'_, '_>) -> RecallRow {
+        let (table, index) = (recall.table, &recall.shell.quoted);
+        let found = self.by_table.get(table.name).map(Vec::as_slice).unwrap_or_default();
+        let about = found.iter().copied().filter(|one| {
+            one.check.indicator == "recall"
+                && one.finding.subject.index.as_ref() == Some(index)
+                && one.counts()
+        });
+        let worst = about.max_by_key(|one| one.finding.status);
+        let doubt = recall.doubt();
+        let measured: Vec<&RecallResult> = recall.measured().map(|(_, result)| result).collect();
+        let together = recall.together().filter(|_| doubt.is_none());
+        let interval = together.map(|sampled| sampled.interval(TAIL));
+        RecallRow {
+            table_name: table.name.to_owned(),
+            index_name: index.clone(),
+            status: match worst {
+                Some(worst) => worst.finding.status,
+                None if doubt.is_some() => Condition::Unknown,
+                None => Condition::Green,
+            },
+            reason: doubt.or_else(|| worst.map(|one| one.finding.symptom.clone())),
+            k: together.and_then(|_| Some(measured.first()?.k)),
+            recall: together.map(|sampled| rounded(sampled.mean)),
+            ci_low: interval.map(|(low, _)| rounded(low)),
+            ci_high: interval.map(|(_, high)| rounded(high)),
+            returned_ratio: together
+                .and_then(|_| measured.iter().map(|result| result.returned_ratio).reduce(f64::min)),
+            queries: recall.queries(),
+            placements: recall.places.len(),
+            measured_placements: measured.len(),
+            settings: measured.first().map(|result| result.settings.clone()),
+            measured_at: recall.measured_at(),
         }
     }
 
@@ -326,10 +402,10 @@ fn pages_ratio(relation: &Relation, index: &Index) -> Option<f64> {
     Some(rounded(pages as f64 / tight_pages(index, relation.rows())?))
 }
 
-/// The worst of some findings, and their ids, each once. What is only worth knowing is left out.
-fn rating<'f>(found: impl Iterator<Item = &'f Found>) -> Rating {
+/// The worst of some findings, and their ids, each once. What is only worth knowing, or silenced, is left out.
+fn rating<'f>(found: impl Iterator<Item = &'f Found<'f>>) -> Rating {
     let (mut status, mut ids) = (Condition::Green, Vec::new());
-    for one in found.filter(|one| one.finding.status != Condition::Green) {
+    for one in found.filter(|one| one.counts()) {
         status = status.max(one.finding.status);
         if !ids.contains(&one.check.id) {
             ids.push(one.check.id);

@@ -76,28 +76,15 @@ pub fn stalled(fleet: &Fleet<'_>) -> Vec<Finding> {
         .collect()
 }
 
-/// Rows that an index holds, or would.
-fn indexed_rows(relation: &Relation, index: &Index) -> f64 {
-    let nulls = relation
-        .columns
-        .iter()
-        .filter(|column| index.columns.contains(&column.name))
-        .filter_map(|column| column.null_fraction)
-        .fold(0.0, f64::max);
-    // How many rows a predicate takes was counted when the index was built.
-    let rows = if index.partial { index.reltuples.max(0.0) } else { relation.rows() };
-    rows * (1.0 - nulls)
-}
-
 fn graph(relation: &Relation, index: &Index) -> Option<f64> {
     let is_graph = index.method == "hnsw";
-    is_graph.then(|| graph_bytes(index, indexed_rows(relation, index)))?
+    is_graph.then(|| graph_bytes(index, relation.indexed_rows(index)))?
 }
 
 fn training(relation: &Relation, index: &Index) -> Option<f64> {
     let value = value_bytes(&index.kind, index.dimensions).filter(|_| index.method == "ivfflat")?;
     let lists = index.option("lists", LISTS);
-    let rows = indexed_rows(relation, index);
+    let rows = relation.indexed_rows(index);
     Some(kmeans_bytes(value, f64::from(index.dimensions), f64::from(lists), rows))
 }
 

@@ -19,6 +19,8 @@ mod upkeep;
 
 use super::finding::Finding;
 use super::fleet::Fleet;
+use super::model::Silence;
+use crate::condition::Condition;
 
 /// One thing that can be wrong.
 pub struct Check {
@@ -36,28 +38,41 @@ pub struct Check {
 }
 
 /// A check and what it has found.
-pub struct Found {
+pub struct Found<'a> {
     pub check: &'static Check,
     pub finding: Finding,
+    /// By whom and why it is meant to be so, if it is.
+    pub silence: Option<&'a Silence>,
+}
+
+impl Found<'_> {
+    /// Whether it makes anything worse than green.
+    pub fn counts(&self) -> bool {
+        self.silence.is_none() && self.finding.status != Condition::Green
+    }
 }
 
 /// Runs every check. The same evidence gives the same findings in the same order.
-pub fn run(fleet: &Fleet<'_>) -> Vec<Found> {
+pub fn run<'a>(fleet: &Fleet<'a>) -> Vec<Found<'a>> {
     CHECKS
         .iter()
         .flat_map(|check| {
-            (check.find)(fleet).into_iter().map(move |finding| Found { check, finding })
+            (check.find)(fleet).into_iter().map(move |finding| {
+                let silence = fleet.silence(check.id, finding.subject.table.as_deref());
+                Found { check, finding, silence }
+            })
         })
         .collect()
 }
 
 /// The indicators of `fleet.vector_health()`, each with its symptom when nothing is wrong.
-pub const INDICATORS: [(&str, &str); 6] = [
+pub const INDICATORS: [(&str, &str); 7] = [
     ("nodes", "Every node answers, and all of them run the same versions."),
     ("settings", "Searches run with the same settings on every node."),
     ("indexes", "Every vector column that needs an index has a valid one, as it was declared."),
     ("builds", "Index builds and rebuilds fit into the memory and the disks of their nodes."),
     ("upkeep", "Indexes and statistics are as good as their last build."),
+    ("recall", "Searches find what they should, as measured lately."),
     ("distribution", "Rows and indexes are spread evenly, and nothing is under way between nodes."),
 ];
 
@@ -239,7 +254,14 @@ pub static CHECKS: &[Check] = &[
         find: upkeep::vacuum_stuck,
     },
     Check {
-        id: "recall_low", indicator: "upkeep",
+        id: "recall_unknown", indicator: "recall",
+        impact: "Whether searches find what they should is not known.",
+        cause: "It was not measured, or so long ago, by other settings, on so few queries, or on rows or an index so different that the figure tells nothing of today.",
+        action: "Measure it, with a larger budget where that ends too early; or let citus_fleet.recall_interval do it.",
+        find: recall::unknown,
+    },
+    Check {
+        id: "recall_low", indicator: "recall",
         impact: "Searches miss rows that are nearer than those they return.",
         cause: "The search tries too little for how the data lie, or the index has grown worse since it was built.",
         action: "Raise hnsw.ef_search or ivfflat.probes for the database on every node, or rebuild the index, and measure again.",

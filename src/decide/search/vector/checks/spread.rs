@@ -4,9 +4,10 @@
 use super::nodes::rounded;
 use crate::condition::Condition;
 use crate::node::literal;
+use crate::search::vector::catalogs::CatalogShard;
 use crate::search::vector::finding::{Concern, Evidence, Finding, Remedy};
 use crate::search::vector::fleet::{Fleet, Kind, Placement, Table, quote};
-use crate::search::vector::model::{CatalogShard, Relation};
+use crate::search::vector::model::Relation;
 use crate::search::vector::progress;
 
 /// The largest against the mean.

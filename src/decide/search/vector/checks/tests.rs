@@ -8,6 +8,8 @@ use super::*;
 use crate::condition::Condition;
 use crate::login::LoginFailureKind;
 use crate::search::vector::health::report;
+use crate::search::vector::model::RecallResult;
+use crate::search::vector::rows::Judged;
 use std::collections::BTreeSet;
 use world::World;
 
@@ -132,17 +134,23 @@ fn the_document_and_the_code_agree() {
     }
 }
 
+fn only<'f>(world: &'f World, check: &str) -> Vec<Finding> {
+    let found = run(&world.fleet());
+    found.into_iter().filter(|one| one.check.id == check).map(|one| one.finding).collect()
+}
+
 #[test]
 fn low_recall_is_mended_by_more_effort_and_then_by_a_better_index() {
     let remedy = |settings: &str| {
         let mut world = World::new();
-        world.measure(0.5, 0.6).settings = settings.into();
-        // The node has the settings that it was measured by.
+        world.recalls_of_items(|it| (it.recall, it.settings) = (0.5, settings.into()));
+        // The nodes have the settings that it was measured by.
         let now = settings.split_once('=').unwrap().1.to_owned();
-        world.worker(1).settings.get_mut("hnsw.ef_search").unwrap().value = now;
-        let found = run(&world.fleet());
-        let low = found.into_iter().find(|one| one.check.id == "recall_low").unwrap();
-        low.finding.remedy.unwrap()
+        for worker in [1, 2] {
+            world.worker(worker).settings.get_mut("hnsw.ef_search").unwrap().value = now.clone();
+        }
+        let [low] = &only(&world, "recall_low")[..] else { panic!("one finding") };
+        low.remedy.clone().unwrap()
     };
     let harder = remedy("hnsw.ef_search=600");
     assert_eq!(harder.run_on, "coordinator");
@@ -154,6 +162,83 @@ fn low_recall_is_mended_by_more_effort_and_then_by_a_better_index() {
         ]
     );
     let better = remedy("hnsw.ef_search=1000");
-    assert_eq!(better.run_on, "w1:5432");
-    assert_eq!(better.sql, ["REINDEX INDEX CONCURRENTLY public.items_v_idx_100"]);
+    assert_eq!(better.run_on, "coordinator");
+    assert_eq!(better.sql, ["REINDEX INDEX CONCURRENTLY public.items_v_idx"]);
+}
+
+/// What is wrong with one shard is not mended by more effort for all.
+#[test]
+fn one_bad_graph_is_rebuilt() {
+    let mut world = World::new();
+    world.recall(0).recall = 0.3;
+    let [low] = &only(&world, "recall_low")[..] else { panic!("one finding") };
+    assert_eq!(low.subject.shardid, Some(100));
+    let remedy = low.remedy.clone().unwrap();
+    assert_eq!(remedy.run_on, "w1:5432");
+    assert_eq!(remedy.sql, ["REINDEX INDEX CONCURRENTLY public.items_v_idx_100"]);
+}
+
+/// Of two thousand shards whose searches all reach the target, some measure less by chance.
+#[test]
+fn chance_is_no_finding() {
+    let mut world = World::new();
+    let sample = world.recalls[0].clone();
+    for shard in 1000..3000 {
+        world.add_shard(shard);
+        // The middle of 100 queries of deviation 0.15 lies within 3.5 standard errors.
+        let off = 0.015 * 3.5 * f64::from(shard as u32 % 21) / 10.0 - 0.0525;
+        let (placement, index) = (format!("public.items_{shard}"), format!("items_v_idx_{shard}"));
+        let (recall, deviation) = (0.9 + off, 0.15);
+        let one = RecallResult { placement, index, recall, deviation, ..sample.clone() };
+        world.recalls.push(one);
+    }
+    let low = only(&world, "recall_low");
+    assert_eq!(low.iter().map(|one| &one.symptom).collect::<Vec<_>>(), Vec::<&String>::new());
+}
+
+#[test]
+fn what_is_silenced_worsens_nothing_and_is_still_told() {
+    let mut world = World::new();
+    world.tables(|table| table.indexes.clear());
+    let silence = Silence {
+        check: "index_missing".into(),
+        table_name: Some("public.items".into()),
+        relations: vec!["public.items".into()],
+        why: "exact search".into(),
+        silenced_by: "ann".into(),
+        ..Silence::default()
+    };
+    world.silences = vec![silence];
+    let fleet = world.fleet();
+    let found = run(&fleet);
+    let short = report(&fleet, &found, false);
+    assert_eq!(short["status"], "green", "{short:#}");
+    assert_eq!(
+        (&short["silenced"], short["indicators"]["indexes"]["diagnosis"].as_array().map(Vec::len)),
+        (&serde_json::json!(2), Some(0))
+    );
+    let long = report(&fleet, &found, true);
+    let diagnosis = &long["indicators"]["indexes"]["diagnosis"][0];
+    assert_eq!(diagnosis["silenced"]["by"], "ann", "{diagnosis:#}");
+    let judged = Judged::new(&fleet, &found);
+    let green = serde_json::json!(judged.tables());
+    assert_eq!(
+        (&green[0]["status"], &green[0]["findings"]),
+        (&"green".into(), &serde_json::json!([]))
+    );
+    // Of another table it says nothing.
+    world.silences[0].relations = vec!["public.tags".into()];
+    let fleet = world.fleet();
+    assert_eq!(report(&fleet, &run(&fleet), false)["status"], "yellow");
+}
+
+/// What is wrong with a table as a whole is wrong with each of its placements.
+#[test]
+fn a_finding_about_a_table_reaches_its_shards() {
+    let mut world = World::new();
+    world.shell().indexes[0].valid = false;
+    let fleet = world.fleet();
+    let found = run(&fleet);
+    let shards = serde_json::json!(Judged::new(&fleet, &found).shards());
+    assert_eq!(shards[0]["findings"], serde_json::json!(["shell_invalid"]), "{shards:#}");
 }

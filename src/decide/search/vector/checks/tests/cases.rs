@@ -4,6 +4,7 @@
 use super::world::{ROWS, World};
 use crate::condition::Condition::{self, *};
 use crate::login::LoginFailureKind;
+use crate::search::vector::catalogs::*;
 use crate::search::vector::model::*;
 
 type Harm = fn(&mut World);
@@ -26,8 +27,24 @@ pub const CASES: &[(&str, Condition, Harm)] = &[
     ("guc_drift", Yellow, |w| {
         w.own.settings.get_mut("hnsw.ef_search").unwrap().session = "200".into()
     }),
-    ("recall_low", Yellow, |w| drop(w.measure(0.88, 0.93).clone())),
-    ("recall_low", Red, |w| drop(w.measure(0.77, 0.82).clone())),
+    ("recall_low", Yellow, |w| w.recalls_of_items(|it| it.recall = 0.85)),
+    ("recall_low", Red, |w| w.recalls_of_items(|it| it.recall = 0.6)),
+    // One of them alone.
+    ("recall_low", Yellow, |w| w.recall(0).recall = 0.82),
+    ("recall_unknown", Unknown, |w| w.recalls.clear()),
+    ("recall_unknown", Unknown, |w| drop(w.recalls.drain(..2))),
+    ("recall_unknown", Unknown, |w| w.recalls_of_items(|it| it.filenode += 1)),
+    ("recall_unknown", Unknown, |w| w.recalls_of_items(|it| it.nodename = "w3".into())),
+    ("recall_unknown", Unknown, |w| {
+        w.recalls_of_items(|it| it.settings = "hnsw.ef_search=20".into())
+    }),
+    ("recall_unknown", Unknown, |w| w.recalls_of_items(|it| it.queries = 7)),
+    ("recall_unknown", Unknown, |w| w.recalls_of_items(|it| it.measured_at -= 200.0 * 86_400.0)),
+    ("recall_unknown", Unknown, |w| w.tables(|table| table.inserted += ROWS * 19)),
+    // The statistics were reset since.
+    ("recall_unknown", Unknown, |w| {
+        w.recalls_of_items(|it| (it.written, it.rows) = (9, ROWS / 20))
+    }),
     ("index_missing", Red, |w| w.shard(0).indexes.clear()),
     ("index_missing", Yellow, |w| w.tables(|table| table.indexes.clear())),
     // Few rows, but unlike all other shards.
@@ -143,11 +160,25 @@ pub const NEAR_MISSES: &[(&str, Harm)] = &[
         w.own.settings.get_mut("hnsw.ef_search").unwrap().session = "200".into();
         w.own.settings.get_mut("citus.propagate_set_commands").unwrap().session = "local".into();
     }),
-    ("recall_low", |w| drop(w.measure(0.9, 0.95).clone())),
+    // It may well reach the target.
+    ("recall_low", |w| w.recalls_of_items(|it| (it.recall, it.deviation) = (0.885, 0.15))),
     // Measured before a rebuild, by other settings, on another node.
-    ("recall_low", |w| w.measure(0.5, 0.6).filenode += 1),
-    ("recall_low", |w| w.measure(0.5, 0.6).settings = "hnsw.ef_search=20".into()),
-    ("recall_low", |w| w.measure(0.5, 0.6).nodename = "w2".into()),
+    ("recall_low", |w| w.recalls_of_items(|it| (it.recall, it.filenode) = (0.5, 9))),
+    ("recall_low", |w| {
+        w.recalls_of_items(|it| (it.recall, it.settings) = (0.5, "hnsw.ef_search=20".into()))
+    }),
+    ("recall_low", |w| w.recalls_of_items(|it| (it.recall, it.nodename) = (0.5, "w3".into()))),
+    // Half of the rows are enough, and so are updates that write nothing to the index.
+    ("recall_unknown", |w| drop(w.recalls.remove(0))),
+    ("recall_unknown", |w| {
+        w.tables(|table| (table.updated, table.hot_updated) = (ROWS * 9, ROWS * 9))
+    }),
+    ("recall_unknown", |w| w.recalls_of_items(|it| it.written = 9)),
+    // Nobody needs an index there.
+    ("recall_unknown", |w| {
+        w.recalls.drain(..2);
+        w.tables(|table| (table.live, table.reltuples) = (100, 100.0));
+    }),
     ("index_invalid", |w| {
         w.index(0).valid = false;
         build(w, None);

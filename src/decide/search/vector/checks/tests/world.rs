@@ -2,6 +2,7 @@
 //! and a reference table, which tests then harm. Must not check anything.
 
 use crate::login::{LoginFailure, LoginFailureKind};
+use crate::search::vector::catalogs::*;
 use crate::search::vector::fleet::{Fleet, Sources, Thresholds};
 use crate::search::vector::model::*;
 use crate::search::vector::sizes::{graph_pages, value_bytes};
@@ -16,6 +17,7 @@ pub struct World {
     pub catalogs: Catalogs,
     pub answers: BTreeMap<i32, NodeAnswer>,
     pub recalls: Vec<RecallResult>,
+    pub silences: Vec<Silence>,
 }
 
 impl World {
@@ -50,12 +52,17 @@ impl World {
                 cleanups: Vec::new(),
             },
             recalls: Vec::new(),
+            silences: Vec::new(),
             answers: BTreeMap::from([
                 (2, Ok(node(vec![items(300, 100), tags(310)]))),
                 (3, Ok(node(vec![items(400, 101), tags(410)]))),
             ]),
         };
         world.catalogs.job = Some(Job { id: 1, state: "finished".into(), ..Job::default() });
+        for (node, name) in [("w1", "items_100"), ("w2", "items_101"), ("c", "tags_200")] {
+            world.recalls.push(measured(node, name));
+        }
+        world.recalls.extend(["w1", "w2"].map(|node| measured(node, "tags_200")));
         world
     }
 
@@ -66,30 +73,35 @@ impl World {
             catalogs: Some(&self.catalogs),
             answers: &self.answers,
             recalls: &self.recalls,
+            silences: &self.silences,
         };
-        Fleet::new(
-            sources,
-            Thresholds { index_min_rows: 10_000.0, stalled_after: 600.0, recall_target: 0.9 },
-        )
+        let thresholds = Thresholds {
+            index_min_rows: 10_000.0,
+            stalled_after: 600.0,
+            recall_target: 0.9,
+            recall_lasts: 30.0 * 86_400.0,
+        };
+        Fleet::new(sources, thresholds)
     }
 
-    /// Lets the index of the first shard of `items` have been measured, as it is now.
-    pub fn measure(&mut self, recall: f64, ci_high: f64) -> &mut RecallResult {
-        let index = self.index(0).clone();
-        let placement = self.shard(0).quoted.clone();
-        self.recalls.push(RecallResult {
-            nodename: "w1".into(),
-            nodeport: 5432,
-            placement,
-            index: index.name,
-            filenode: index.filenode,
-            settings: "hnsw.ef_search=40 hnsw.iterative_scan=off".into(),
-            k: 10,
-            recall,
-            ci_high: Some(ci_high),
-            returned_ratio: 1.0,
-        });
-        self.recalls.last_mut().unwrap()
+    /// What was measured of the first or the second shard of `items`.
+    pub fn recall(&mut self, number: usize) -> &mut RecallResult {
+        &mut self.recalls[number]
+    }
+
+    /// What was measured of both shards of `items`.
+    pub fn recalls_of_items(&mut self, change: impl Fn(&mut RecallResult)) {
+        self.recalls[..2].iter_mut().for_each(change);
+    }
+
+    /// One more shard of `items` on the first worker.
+    pub fn add_shard(&mut self, shardid: i64) {
+        let oid = u32::try_from(shardid * 10).unwrap();
+        let built = index(oid + 1, &format!("items_v_idx_{shardid}"), ROWS);
+        let there = relation(oid, &format!("items_{shardid}"), vec![built], ROWS);
+        self.worker(1).relations.push(there);
+        self.catalogs.shards.push(shard(10, shardid, "items", None, 11));
+        self.catalogs.placements.push(placement((shardid, 1)));
     }
 
     /// Worker 1 or 2.
@@ -169,6 +181,26 @@ fn node(relations: Vec<Relation>) -> NodeEvidence {
         vector_schema: Some("public".into()),
         relations,
         ..NodeEvidence::default()
+    }
+}
+
+/// An index as it is now, by a hundred queries, an hour ago.
+fn measured(node: &str, relation: &str) -> RecallResult {
+    let (table, shard) = relation.rsplit_once('_').unwrap();
+    RecallResult {
+        nodename: node.into(),
+        nodeport: 5432,
+        placement: format!("public.{relation}"),
+        index: format!("{table}_v_idx_{shard}"),
+        settings: "hnsw.ef_search=40 hnsw.iterative_scan=off".into(),
+        k: 10,
+        queries: 100,
+        recall: 0.97,
+        deviation: 0.05,
+        returned_ratio: 1.0,
+        rows: ROWS,
+        measured_at: NOW - 3600.0,
+        ..RecallResult::default()
     }
 }
 

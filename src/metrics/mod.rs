@@ -1,7 +1,8 @@
 //! Owns the metrics: what they are called, what they mean, and their text in OpenMetrics. Made from
 //! the same JSON that the views show, so that the numbers are the same.
-//! Must not collect anything. Labels are tables and nodes; shards only on request, since there may
-//! be thousands of them.
+//! Must not collect anything.
+
+mod vector;
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -30,13 +31,7 @@ pub fn text(snapshot: &Value, vector: &Value, shards: bool) -> String {
     let mut page = Page(Registry::with_prefix("citus_fleet"));
     page.controller(&snapshot["status"]);
     page.workers(rows(snapshot, "workers"));
-    page.tables(vector);
-    page.nodes(rows(vector, "nodes"));
-    page.progress(rows(vector, "progress"));
-    page.recall(rows(vector, "recall"));
-    if shards {
-        page.shards(rows(vector, "shards"));
-    }
+    page.vector(vector, shards);
     let mut text = String::new();
     // Writing to a string does not fail.
     let _ = encode(&mut text, &page.0);
@@ -113,6 +108,12 @@ impl Page {
     fn family(&mut self, name: &str, help: &str) -> Gauges {
         let family = Gauges::default();
         self.0.register(name, help, family.clone());
+        family
+    }
+
+    fn timestamps(&mut self, name: &str, help: &str) -> Gauges {
+        let family = Gauges::default();
+        self.0.register_with_unit(name, help, Unit::Seconds, family.clone());
         family
     }
 
@@ -204,165 +205,6 @@ impl Page {
             family.get_or_create(&labels).set(count.into());
         }
     }
-
-    fn tables(&mut self, vector: &Value) {
-        let mut worst: BTreeMap<(String, String), usize> = BTreeMap::new();
-        let mut sums: BTreeMap<(String, String), [f64; 3]> = BTreeMap::new();
-        for shard in rows(vector, "shards") {
-            let place = (label(shard, "table_name"), node(shard));
-            let status = STATUSES.iter().position(|status| shard["status"] == *status);
-            let known = worst.entry(place.clone()).or_default();
-            *known = (*known).max(status.unwrap_or(1));
-            let sum = sums.entry(place).or_default();
-            for (sum, key) in sum.iter_mut().zip(["index_bytes", "rows", "dead_rows"]) {
-                *sum += shard[key].as_f64().unwrap_or_default();
-            }
-        }
-        let health = self.family(
-            "vector_health_status",
-            "Worst status of a table's placements on a node: 1 for the one it is, 0 for the others",
-        );
-        for ((table, node), worst) in worst {
-            for (number, status) in STATUSES.into_iter().enumerate() {
-                let labels = vec![
-                    ("table", table.clone()),
-                    ("node", node.clone()),
-                    ("status", status.to_owned()),
-                ];
-                health.get_or_create(&labels).set(f64::from(u8::from(number == worst)));
-            }
-        }
-        let bytes = self.bytes("vector_index", "Bytes of a table's vector indexes on a node");
-        let dead = self
-            .family("vector_dead_tuples_ratio", "Dead rows among all rows of a table on a node");
-        for ((table, node), [index_bytes, live, dead_rows]) in sums {
-            let labels = vec![("table", table), ("node", node)];
-            bytes.get_or_create(&labels).set(index_bytes);
-            if live + dead_rows > 0.0 {
-                dead.get_or_create(&labels).set(dead_rows / (live + dead_rows));
-            }
-        }
-        self.skew(rows(vector, "shards"));
-    }
-
-    /// Rows of the largest shard over those of the mean one; a replica counts as its shard.
-    fn skew(&mut self, shards: &[Value]) {
-        let mut tables: BTreeMap<String, BTreeMap<i64, f64>> = BTreeMap::new();
-        for shard in shards.iter().filter(|shard| shard["kind"] == "distributed") {
-            let (Some(id), Some(count)) = (shard["shardid"].as_i64(), shard["rows"].as_f64())
-            else {
-                continue;
-            };
-            let rows = tables.entry(label(shard, "table_name")).or_default().entry(id).or_default();
-            *rows = rows.max(count);
-        }
-        let skew =
-            self.family("vector_skew_ratio", "Rows of a table's largest shard over the mean");
-        for (table, shards) in tables {
-            let mean = shards.values().sum::<f64>() / shards.len() as f64;
-            let most = shards.values().copied().fold(0.0, f64::max);
-            if mean > 0.0 {
-                skew.get_or_create(&vec![("table", table)]).set(most / mean);
-            }
-        }
-    }
-
-    fn nodes(&mut self, nodes: &[Value]) {
-        let health = self.family(
-            "vector_node_status",
-            "Condition of a node for vector search: 1 for the one it is, 0 for the others",
-        );
-        let fit = self.family(
-            "vector_memory_fit_ratio",
-            "Bytes of a node's vector indexes over its effective_cache_size",
-        );
-        for row in nodes {
-            for status in STATUSES {
-                let is_it = f64::from(u8::from(row["status"] == status));
-                let labels = vec![("node", node(row)), ("status", status.to_owned())];
-                health.get_or_create(&labels).set(is_it);
-            }
-            let ratio = row["index_bytes"].as_f64().zip(row["effective_cache_size"].as_f64());
-            if let Some((bytes, cache)) = ratio.filter(|(_, cache)| *cache > 0.0) {
-                fit.get_or_create(&vec![("node", node(row))]).set(bytes / cache);
-            }
-        }
-    }
-
-    fn progress(&mut self, progress: &[Value]) {
-        let family = self.family(
-            "vector_progress_ratio",
-            "How far the slowest build, vacuum or move of a table on a node is in its phase",
-        );
-        let mut least: BTreeMap<Labels, f64> = BTreeMap::new();
-        for row in progress {
-            let labels = vec![
-                ("table", label(row, "table_name")),
-                ("node", node(row)),
-                ("activity", label(row, "activity")),
-            ];
-            if let Some(ratio) = row["ratio"].as_f64() {
-                least.entry(labels).and_modify(|known| *known = known.min(ratio)).or_insert(ratio);
-            }
-        }
-        for (labels, ratio) in least {
-            family.get_or_create(&labels).set(ratio);
-        }
-    }
-
-    /// The placement with the lowest recall stands for the table on its node.
-    fn recall(&mut self, results: &[Value]) {
-        let mean = self.family(
-            "vector_recall_ratio",
-            "Lowest recall measured on a table's placements on a node",
-        );
-        let low = self.family(
-            "vector_recall_ci_low_ratio",
-            "Lower end of the confidence interval of that recall",
-        );
-        let high = self.family(
-            "vector_recall_ci_high_ratio",
-            "Upper end of the confidence interval of that recall",
-        );
-        let mut lowest: BTreeMap<(String, String), &Value> = BTreeMap::new();
-        for row in results.iter().filter(|row| row["recall"].is_number()) {
-            let place = (label(row, "table_name"), node(row));
-            let known = lowest.entry(place).or_insert(row);
-            if row["recall"].as_f64() < known["recall"].as_f64() {
-                *known = row;
-            }
-        }
-        for ((table, node), row) in lowest {
-            let labels = vec![("table", table), ("node", node)];
-            set(&mean, labels.clone(), &row["recall"]);
-            set(&low, labels.clone(), &row["ci_low"]);
-            set(&high, labels, &row["ci_high"]);
-        }
-    }
-
-    fn shards(&mut self, shards: &[Value]) {
-        let bytes = self.bytes("vector_shard_index", "Bytes of a placement's vector indexes");
-        let live = self.family("vector_shard_rows", "Rows of a placement, estimated");
-        let health = self.family(
-            "vector_shard_status",
-            "Condition of a placement: 1 for the one it is, 0 for the others",
-        );
-        for row in shards {
-            let labels = vec![
-                ("table", label(row, "table_name")),
-                ("node", node(row)),
-                ("shardid", row["shardid"].as_i64().map(|id| id.to_string()).unwrap_or_default()),
-            ];
-            set(&bytes, labels.clone(), &row["index_bytes"]);
-            set(&live, labels.clone(), &row["rows"]);
-            for status in STATUSES {
-                let mut labels = labels.clone();
-                labels.push(("status", status.to_owned()));
-                let is_it = f64::from(u8::from(row["status"] == status));
-                health.get_or_create(&labels).set(is_it);
-            }
-        }
-    }
 }
 
 #[cfg(test)]
@@ -385,8 +227,13 @@ mod tests {
             ],
         });
         vector["recall"] = json!([
-            {"table_name": "t", "nodename": "w", "nodeport": 1, "recall": 0.9, "ci_low": 0.8, "ci_high": 1.0},
-            {"table_name": "t", "nodename": "w", "nodeport": 1, "recall": 0.7, "ci_low": 0.6, "ci_high": 0.8},
+            {"table_name": "t", "index_name": "i", "recall": 0.7, "ci_low": 0.6, "ci_high": 0.8, "queries": 200,
+             "settings": "hnsw.ef_search=40", "measured_at": 1.7e9},
+            {"table_name": "t", "index_name": "j", "recall": null, "queries": 7, "measured_at": null},
+        ]);
+        vector["health"] = json!({ "status": "yellow" });
+        vector["findings"] = json!([
+            {"check": "recall_low", "red": 0, "yellow": 2, "unknown": 0, "silenced": 1},
         ]);
         text(&snapshot, &vector, true)
     }
@@ -413,8 +260,35 @@ mod tests {
         has(&text, "citus_fleet_cycle_duration_seconds 0.0125");
         has(&text, "citus_fleet_cycles_total 3");
         has(&text, "citus_fleet_dns_errors_total{kind=\"timeout\"} 4");
-        has(&text, "citus_fleet_vector_recall_ratio{table=\"t\",node=\"w:1\"} 0.7");
         has(&text, "# EOF");
+    }
+
+    #[test]
+    fn recall_is_told_with_its_age_and_its_settings() {
+        let text = example(json!({}));
+        has(&text, "citus_fleet_vector_recall_ratio{table=\"t\",index=\"i\"} 0.7");
+        has(&text, "citus_fleet_vector_recall_queries{table=\"t\",index=\"i\"} 200.0");
+        has(
+            &text,
+            "citus_fleet_vector_recall_timestamp_seconds{table=\"t\",index=\"i\"} 1700000000.0",
+        );
+        has(
+            &text,
+            "citus_fleet_vector_recall_settings{table=\"t\",index=\"i\",settings=\"hnsw.ef_search=40\"} 1.0",
+        );
+        // What is not known has no figure.
+        assert!(!text.contains("vector_recall_ratio{table=\"t\",index=\"j\"}"), "{text}");
+        has(&text, "citus_fleet_vector_recall_queries{table=\"t\",index=\"j\"} 7.0");
+    }
+
+    #[test]
+    fn every_finding_is_counted() {
+        let text = example(json!({}));
+        has(&text, "citus_fleet_vector_findings{check=\"recall_low\",severity=\"yellow\"} 2.0");
+        has(&text, "citus_fleet_vector_findings{check=\"recall_low\",severity=\"red\"} 0.0");
+        has(&text, "citus_fleet_vector_silenced_findings{check=\"recall_low\"} 1.0");
+        has(&text, "citus_fleet_vector_status{status=\"yellow\"} 1.0");
+        has(&text, "citus_fleet_vector_status{status=\"green\"} 0.0");
     }
 
     #[test]
