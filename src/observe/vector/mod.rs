@@ -4,3 +4,4 @@
 pub mod collect;
 mod metapage;
 pub mod node;
+mod searches;

@@ -3,7 +3,8 @@
 //! Must not read a row of a table, wait for a lock, or ask another node.
 
 use super::metapage::Opened;
-use crate::backend::catalog::{is_installed, value};
+use super::searches;
+use crate::backend::catalog::{is_installed, setting, value};
 use crate::error::Error;
 use decide::search::vector::model::{Index, NodeEvidence, Relation, Resources};
 use pgrx::{IntoDatum, pg_sys};
@@ -22,7 +23,10 @@ pub fn collect() -> Result<NodeEvidence, Error> {
     for relation in &mut evidence.relations {
         look(relation);
     }
-    evidence.resources = Resources { memory: memory(), disk_free: disk_free() };
+    evidence.resources =
+        Resources { memory: memory(), disk_free: disk_free(), shared_memory: shared_memory() };
+    evidence.library.is_replaced = is_library_replaced();
+    evidence.searches = searches::collect()?;
     Ok(evidence)
 }
 
@@ -67,12 +71,29 @@ fn memory() -> Option<u64> {
 
 /// Bytes that the server's user may still write to the file system of the data directory.
 fn disk_free() -> Option<u64> {
-    // SAFETY: the data directory's name is set before any of our code runs; statvfs writes one
-    // structure, which is read only where it succeeded.
+    // SAFETY: the data directory's name is set before any of our code runs.
+    let answer = file_system(unsafe { CStr::from_ptr(pg_sys::DataDir) })?;
+    Some(answer.f_bavail.saturating_mul(answer.f_frsize))
+}
+
+/// Bytes of /dev/shm, where dynamic shared memory of type posix lives on Linux.
+fn shared_memory() -> Option<u64> {
+    let is_there = setting(c"dynamic_shared_memory_type") == "posix";
+    let answer = is_there.then(|| file_system(c"/dev/shm"))??;
+    Some(answer.f_blocks.saturating_mul(answer.f_frsize))
+}
+
+fn file_system(path: &CStr) -> Option<libc::statvfs> {
+    // SAFETY: statvfs writes one structure, which is read only where it succeeded.
     unsafe {
-        let path = CStr::from_ptr(pg_sys::DataDir);
         let mut answer = std::mem::zeroed::<libc::statvfs>();
-        (libc::statvfs(path.as_ptr(), &mut answer) == 0)
-            .then(|| answer.f_bavail.saturating_mul(answer.f_frsize))
+        (libc::statvfs(path.as_ptr(), &mut answer) == 0).then_some(answer)
     }
+}
+
+/// Whether the library that this process has loaded is not the file of that name any more: where it is
+/// preloaded, until the server is restarted.
+fn is_library_replaced() -> bool {
+    let maps = read_to_string("/proc/self/maps").unwrap_or_default();
+    maps.lines().any(|line| line.ends_with("/vector.so (deleted)"))
 }

@@ -108,12 +108,33 @@ SELECT pg_catalog.json_build_object(
       'value', CASE WHEN u.bytes IS NULL THEN s.reset_val
         ELSE (s.reset_val::pg_catalog.int8 OPERATOR(pg_catalog.*) u.bytes)::pg_catalog.text END,
       'session', CASE WHEN u.bytes IS NULL THEN s.setting
-        ELSE (s.setting::pg_catalog.int8 OPERATOR(pg_catalog.*) u.bytes)::pg_catalog.text END)), '{}')
+        ELSE (s.setting::pg_catalog.int8 OPERATOR(pg_catalog.*) u.bytes)::pg_catalog.text END,
+      'source', s.source)), '{}')
     FROM pg_catalog.pg_settings s
     LEFT JOIN (VALUES ('B', 1), ('kB', 1024), ('8kB', 8192), ('MB', 1048576)) AS u (unit, bytes)
       ON u.unit OPERATOR(pg_catalog.=) s.unit
-    WHERE s.name OPERATOR(pg_catalog.=) ANY ('{maintenance_work_mem,effective_cache_size,shared_buffers,citus.max_adaptive_executor_pool_size,citus.propagate_set_commands}'::pg_catalog.text[])
+    WHERE s.name OPERATOR(pg_catalog.=) ANY ('{maintenance_work_mem,max_parallel_maintenance_workers,min_parallel_table_scan_size,effective_cache_size,shared_buffers,enable_indexscan,citus.max_adaptive_executor_pool_size,citus.propagate_set_commands}'::pg_catalog.text[])
        OR pg_catalog.starts_with(s.name, 'hnsw.') OR pg_catalog.starts_with(s.name, 'ivfflat.')),
+  'role_settings', (
+    SELECT COALESCE(pg_catalog.json_agg(pg_catalog.json_build_object(
+      'role', pg_catalog.quote_ident(a.rolname),
+      'in_database', s.setdatabase OPERATOR(pg_catalog.<>) 0,
+      'name', c.name, 'value', c.value)), '[]')
+    FROM pg_catalog.pg_db_role_setting s
+    JOIN pg_catalog.pg_roles a ON a.oid OPERATOR(pg_catalog.=) s.setrole
+    JOIN pg_catalog.pg_database d ON d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
+    CROSS JOIN LATERAL (
+      SELECT pg_catalog.split_part(o, '=', 1) AS name,
+             pg_catalog.substr(o, pg_catalog.strpos(o, '=') OPERATOR(pg_catalog.+) 1) AS value
+      FROM pg_catalog.unnest(s.setconfig) o) c
+    WHERE s.setdatabase OPERATOR(pg_catalog.=) ANY (ARRAY[0::pg_catalog.oid, d.oid])
+      AND (c.name OPERATOR(pg_catalog.=) 'enable_indexscan'
+        OR pg_catalog.starts_with(c.name, 'hnsw.') OR pg_catalog.starts_with(c.name, 'ivfflat.'))),
+  'database', pg_catalog.quote_ident(pg_catalog.current_database()),
+  -- What the control file says, and so what new sessions load.
+  'library', pg_catalog.json_build_object('is_replaced', false, 'installed', (
+    SELECT e.default_version FROM pg_catalog.pg_available_extensions() e
+    WHERE e.name OPERATOR(pg_catalog.=) 'vector')),
   'relations', (
     SELECT COALESCE(pg_catalog.json_agg(pg_catalog.json_build_object(
       'oid', r.oid::pg_catalog.int8, 'schema', r.nspname, 'name', r.relname,

@@ -278,6 +278,10 @@ impl<'a> Table<'a> {
         self.placements.iter().filter_map(|placement| placement.counterpart(shell)).collect()
     }
 
+    pub fn subject(&self) -> Concern {
+        Concern { table: Some(self.name.to_owned()), ..Concern::default() }
+    }
+
     pub fn subject_of_index(&self, shell: &Index) -> Concern {
         Concern {
             table: Some(self.name.to_owned()),

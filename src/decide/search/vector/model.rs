@@ -19,6 +19,17 @@ pub struct NodeEvidence {
     pub extensions: BTreeMap<String, String>,
     /// Settings of searches and builds, by name; those in bytes are in bytes.
     pub settings: BTreeMap<String, Setting>,
+    /// Settings of searches that single roles have in this database.
+    #[serde(default)]
+    pub role_settings: Vec<RoleSetting>,
+    /// Its name, ready for a statement.
+    #[serde(default)]
+    pub database: String,
+    #[serde(default)]
+    pub library: Library,
+    /// By pg_stat_statements, where it is there.
+    #[serde(default)]
+    pub searches: Vec<Search>,
     #[serde(default)]
     pub resources: Resources,
     /// The schema that the extension vector lives in, ready for a statement.
@@ -36,6 +47,38 @@ pub struct NodeEvidence {
 pub struct Setting {
     pub value: String,
     pub session: String,
+    /// Where the session has it from, as in `pg_settings`.
+    #[serde(default)]
+    pub source: String,
+}
+
+/// What `ALTER ROLE … SET` has left.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct RoleSetting {
+    /// Ready for a statement.
+    pub role: String,
+    /// Whether it holds in this database alone.
+    pub in_database: bool,
+    pub name: String,
+    pub value: String,
+}
+
+/// The library of pgvector, which is not always that of the extension's version.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Library {
+    /// The version that is installed on the host; none where it cannot be told.
+    pub installed: Option<String>,
+    /// Whether the server runs one whose file has been replaced or removed since.
+    pub is_replaced: bool,
+}
+
+/// Searches of one relation by the order of one operator.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Search {
+    pub relation: u32,
+    pub operator: String,
+    #[serde(deserialize_with = "figure::count")]
+    pub calls: u64,
 }
 
 /// What the host gives the server; `None` where it cannot be told.
@@ -43,6 +86,8 @@ pub struct Setting {
 pub struct Resources {
     /// Bytes of memory: of the host, or of the control group where that has less.
     pub memory: Option<u64>,
+    /// Bytes of /dev/shm, used or not, where the server takes its dynamic shared memory from there.
+    pub shared_memory: Option<u64>,
     /// Bytes that the server may still write to the file system of its data directory.
     pub disk_free: Option<u64>,
 }

@@ -1,18 +1,21 @@
 //! Owns the checks of index builds: those under way, and whether the next one will go well.
 //! Must not hold pgvector's formulas: `sizes` does.
 
+use super::columns::{is_indexable, is_large};
 use super::each::{Spot, each_index};
 use super::nodes::rounded;
 use crate::condition::Condition;
+use crate::node::literal;
 use crate::search::vector::finding::{Concern, Evidence, Finding, Remedy};
 use crate::search::vector::fleet::{Fleet, FleetNode, Placement, Table};
 use crate::search::vector::model::{Build, Index, Relation};
 use crate::search::vector::progress;
 use crate::search::vector::sizes::{
-    LISTS, graph_bytes, human, kmeans_bytes, megabytes, value_bytes,
+    Allowance, LISTS, graph_bytes, human, kmeans_bytes, megabytes, shared_bytes, value_bytes,
 };
 
 const MEMORY: &str = "maintenance_work_mem";
+const WORKERS: &str = "max_parallel_maintenance_workers";
 /// Builds of one node at the same time, where Citus does not say.
 const POOL: usize = 16;
 /// A build writes the new index before the old one is dropped, and sorts or logs on the side.
@@ -148,16 +151,80 @@ pub fn training_memory(fleet: &Fleet<'_>) -> Vec<Finding> {
     short_of_memory(fleet, training, "bytes of the training", "fails")
 }
 
-pub fn out_of_memory(fleet: &Fleet<'_>) -> Vec<Finding> {
-    let pool = fleet
-        .nodes
-        .iter()
-        .filter(|node| node.is_coordinator())
-        .find_map(|node| {
-            let settings = &node.answer.ok()?.settings;
-            settings.get("citus.max_adaptive_executor_pool_size")?.value.parse().ok()
+/// How many shards of a node Citus builds at the same time.
+fn pool(fleet: &Fleet<'_>) -> usize {
+    let own = fleet.nodes.iter().filter(|node| node.is_coordinator());
+    own.filter_map(|node| {
+        let settings = &node.answer.ok()?.settings;
+        settings.get("citus.max_adaptive_executor_pool_size")?.value.parse().ok()
+    })
+    .next()
+    .unwrap_or(POOL)
+}
+
+/// Builds of one table on one node, as many at once as Citus starts, that take more of /dev/shm than there is.
+pub fn shared_memory(fleet: &Fleet<'_>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for table in &fleet.tables {
+        let at_once = if table.sharded { pool(fleet) } else { 1 };
+        for (number, node) in fleet.nodes.iter().enumerate() {
+            findings.extend(crowded_shared(fleet, table, number, node, at_once));
+        }
+    }
+    findings
+}
+
+fn crowded_shared(
+    fleet: &Fleet<'_>,
+    table: &Table<'_>,
+    number: usize,
+    node: &FleetNode<'_>,
+    at_once: usize,
+) -> Option<Finding> {
+    let room = node.answer.ok()?.resources.shared_memory? as f64;
+    let setting = |name: &str| node.answer.ok()?.settings.get(name)?.value.parse::<f64>().ok();
+    let allowance = Allowance {
+        memory: setting(MEMORY)?,
+        workers: setting(WORKERS)? as u32,
+        scan_size: setting("min_parallel_table_scan_size")?,
+    };
+    let here = table.placements.iter().filter(|placement| placement.node == number);
+    let wants = |placement: &Placement<'_>| {
+        let relation = placement.relation?;
+        let pages = relation.pages.unwrap_or(relation.relpages);
+        let of = |index: &Index| shared_bytes(index, &allowance, pages);
+        relation.indexes.iter().map(of).reduce(f64::max).or_else(|| {
+            // What is not there yet would be hnsw, as the remedies create it.
+            let is_wanted = table.shell.columns.iter().any(|column| is_indexable(table, column))
+                && is_large(fleet, relation);
+            is_wanted.then(|| of(&Index { method: "hnsw".into(), ..Index::default() }))
         })
-        .unwrap_or(POOL);
+    };
+    let mut wanted: Vec<f64> = here.filter_map(wants).filter(|bytes| *bytes > 0.0).collect();
+    wanted.sort_by(|a, b| b.total_cmp(a));
+    wanted.truncate(at_once);
+    let bytes = wanted.iter().sum::<f64>();
+    (bytes > room).then(|| Finding {
+        status: Condition::Yellow,
+        subject: Concern { table: Some(table.name.to_owned()), ..node.subject() },
+        symptom: format!(
+            "{} builds at once of {} on {} take {} of /dev/shm, which has {}",
+            wanted.len(),
+            table.name,
+            node.address,
+            human(bytes),
+            human(room)
+        ),
+        evidence: Evidence::estimated("bytes of shared memory", bytes.round(), room),
+        remedy: Some(Remedy::on_coordinator(format!(
+            "SELECT fleet.set_search_option({}, '0')",
+            literal(WORKERS)
+        ))),
+    })
+}
+
+pub fn out_of_memory(fleet: &Fleet<'_>) -> Vec<Finding> {
+    let pool = pool(fleet);
     let mut findings = Vec::new();
     for table in fleet.tables.iter().filter(|table| table.sharded) {
         for shell in &table.shell.indexes {

@@ -45,6 +45,11 @@ fn obstacle(table: &Table<'_>, column: &Column) -> Option<Obstacle> {
     }
 }
 
+/// Whether an index can be built on a column as it is.
+pub fn is_indexable(table: &Table<'_>, column: &Column) -> bool {
+    obstacle(table, column).is_none()
+}
+
 /// A partial index of fewer of the rows leaves most searches without one.
 const FEW: f64 = 0.5;
 
@@ -175,7 +180,7 @@ fn create(fleet: &Fleet<'_>, table: &Table<'_>, column: &Column) -> Remedy {
     Remedy::on_coordinator(format!("DO {}", literal(&body))).then(create)
 }
 
-fn operator_class(fleet: &Fleet<'_>, kind: &str, class: &str) -> String {
+pub fn operator_class(fleet: &Fleet<'_>, kind: &str, class: &str) -> String {
     format!("{}.{kind}_{class}", vector_schema(fleet))
 }
 

@@ -7,10 +7,13 @@
 mod builds;
 mod columns;
 mod each;
+mod extensions;
 mod indexes;
 mod lists;
 pub mod nodes;
+mod operators;
 mod recall;
+mod settings;
 mod shape;
 mod spread;
 #[cfg(test)]
@@ -97,14 +100,21 @@ pub static CHECKS: &[Check] = &[
         impact: "Functions, operators or index formats differ between nodes; distributed statements may fail.",
         cause: "An extension was updated on some nodes only.",
         action: "Bring every node to the coordinator's version.",
-        find: nodes::extension_skew,
+        find: extensions::skew,
     },
     Check {
         id: "ext_buggy", indicator: "nodes",
         impact: "This version of pgvector has known defects that can corrupt hnsw indexes or crash a build.",
         cause: "The package is older than 0.8.4: parallel builds overflow before 0.8.2, VACUUM corrupts before 0.8.3, and leaves graphs unrepaired before 0.8.4.",
         action: "Install a newer package of pgvector on every node, update the extension, and REINDEX hnsw indexes that were vacuumed.",
-        find: nodes::extension_buggy,
+        find: extensions::buggy,
+    },
+    Check {
+        id: "ext_library", indicator: "nodes",
+        impact: "What runs is not what pg_extension says: defects that were mended are still there, or functions are missing.",
+        cause: "The package of pgvector was replaced, and the server was not restarted, the extension not updated, or not all hosts got it.",
+        action: "Install the same package on every host, restart servers that preload vector, and ALTER EXTENSION vector UPDATE.",
+        find: extensions::library,
     },
     Check {
         id: "memory_fit", indicator: "nodes",
@@ -118,7 +128,21 @@ pub static CHECKS: &[Check] = &[
         impact: "Shards answer with different effort: recall, or the number of rows returned, depends on where a row lives.",
         cause: "Settings of a session do not reach the workers, and ALTER SYSTEM reaches one server.",
         action: "Set the option for the database on every node.",
-        find: nodes::setting_drift,
+        find: settings::drift,
+    },
+    Check {
+        id: "role_settings", indicator: "settings",
+        impact: "This role gets fewer rows, or other rows, than what was measured says.",
+        cause: "ALTER ROLE … SET overrides the database's own settings for this role.",
+        action: "Reset it; fleet.set_search_option() sets it for all.",
+        find: settings::roles,
+    },
+    Check {
+        id: "index_scans_off", indicator: "settings",
+        impact: "Searches read every row although there is an index.",
+        cause: "enable_indexscan is off: a planner setting for tries, left behind.",
+        action: "Set it on, or reset it.",
+        find: settings::index_scans,
     },
     Check {
         id: "index_missing", indicator: "indexes",
@@ -191,6 +215,13 @@ pub static CHECKS: &[Check] = &[
         find: indexes::unused,
     },
     Check {
+        id: "operator_unserved", indicator: "indexes",
+        impact: "These searches read every row although there is an index.",
+        cause: "They order by another operator than the index's operator class is for.",
+        action: "Create an index with the operator class of that operator, or let the searches use the index's operator.",
+        find: operators::unserved,
+    },
+    Check {
         id: "build_running", indicator: "builds",
         impact: "Until it ends, searches use the old index, or read every row where there is none.",
         cause: "CREATE INDEX, REINDEX or a shard move is under way.",
@@ -217,6 +248,13 @@ pub static CHECKS: &[Check] = &[
         cause: "Citus builds up to citus.max_adaptive_executor_pool_size shards of a node at the same time, each within maintenance_work_mem.",
         action: "Lower citus.max_adaptive_executor_pool_size for the build, or maintenance_work_mem on the node.",
         find: builds::out_of_memory,
+    },
+    Check {
+        id: "build_shm", indicator: "builds",
+        impact: "Building the index on all shards fails with \"could not resize shared memory segment\".",
+        cause: "A parallel build takes its memory from /dev/shm, which has 64 MB in a container unless it is given more; Citus builds several shards of a node at the same time.",
+        action: "Give the container a larger /dev/shm, or let builds be serial.",
+        find: builds::shared_memory,
     },
     Check {
         id: "ivf_build_mem", indicator: "builds",

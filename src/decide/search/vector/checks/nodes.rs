@@ -9,9 +9,6 @@ use crate::search::vector::fleet::{Fleet, FleetNode};
 use crate::search::vector::model::NodeEvidence;
 use crate::search::vector::sizes::{human, megabytes};
 
-/// pgvector's defects end with this version.
-const SOUND: [u32; 3] = [0, 8, 4];
-
 /// Vector indexes against `effective_cache_size`.
 const FULL: f64 = 1.0;
 const NEARLY_FULL: f64 = 0.8;
@@ -94,7 +91,7 @@ pub fn placement_missing(fleet: &Fleet<'_>) -> Vec<Finding> {
 }
 
 /// Each node's evidence, with the coordinator's beside it.
-fn compared<'f>(
+pub fn compared<'f>(
     fleet: &'f Fleet<'_>,
 ) -> impl Iterator<Item = (&'f FleetNode<'f>, &'f NodeEvidence, &'f NodeEvidence)> {
     let own = fleet.nodes.iter().find(|node| node.is_coordinator()).and_then(|n| n.answer.ok());
@@ -103,120 +100,6 @@ fn compared<'f>(
         .iter()
         .filter(|node| !node.is_coordinator())
         .filter_map(move |node| Some((node, node.answer.ok()?, own?)))
-}
-
-pub fn extension_skew(fleet: &Fleet<'_>) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    for (node, theirs, ours) in compared(fleet) {
-        for (name, version) in &ours.extensions {
-            let found = theirs.extensions.get(name);
-            if found == Some(version) {
-                continue;
-            }
-            let wanted = literal(version);
-            let (status, shown, sql) = match found {
-                None => (Condition::Red, "no", format!("CREATE EXTENSION {name} VERSION {wanted}")),
-                Some(found) => (
-                    Condition::Yellow,
-                    found.as_str(),
-                    format!("ALTER EXTENSION {name} UPDATE TO {wanted}"),
-                ),
-            };
-            findings.push(Finding {
-                status,
-                subject: node.subject(),
-                symptom: format!(
-                    "{} has {shown} {name}, the coordinator has {version}",
-                    node.address
-                ),
-                evidence: Evidence::exact("extversion", shown, version.as_str()),
-                // The worker alone is to be changed.
-                remedy: Some(node.remedy("SET citus.enable_ddl_propagation = off").then(sql)),
-            });
-        }
-    }
-    findings
-}
-
-pub fn extension_buggy(fleet: &Fleet<'_>) -> Vec<Finding> {
-    let affected = |evidence: &NodeEvidence| {
-        let version = evidence.extensions.get("vector")?;
-        let has_graphs =
-            evidence.relations.iter().flat_map(|r| &r.indexes).any(|index| index.method == "hnsw");
-        (has_graphs && numbers(version)? < SOUND).then(|| version.clone())
-    };
-    fleet
-        .nodes
-        .iter()
-        .filter_map(|node| {
-            let version = affected(node.answer.ok()?)?;
-            Some(Finding {
-                status: Condition::Yellow,
-                subject: node.subject(),
-                symptom: format!("{} runs vector {version}", node.address),
-                evidence: Evidence::exact("extversion of vector", version, "0.8.4"),
-                remedy: Some(Remedy::on_coordinator("ALTER EXTENSION vector UPDATE")),
-            })
-        })
-        .collect()
-}
-
-/// `0.8.2` as numbers that can be compared.
-fn numbers(version: &str) -> Option<[u32; 3]> {
-    let mut parts = version.split('.').map(|part| part.parse().ok());
-    Some([parts.next()??, parts.next().unwrap_or(Some(0))?, parts.next().unwrap_or(Some(0))?])
-}
-
-pub fn setting_drift(fleet: &Fleet<'_>) -> Vec<Finding> {
-    let is_search = |name: &str| name.starts_with("hnsw.") || name.starts_with("ivfflat.");
-    let set = |name: &str, value: &str| {
-        let (name, value) = (literal(name), literal(value));
-        Remedy::on_coordinator(format!("SELECT fleet.set_search_option({name}, {value})"))
-    };
-    let mut findings = Vec::new();
-    for (node, theirs, ours) in compared(fleet) {
-        for (name, setting) in ours.settings.iter().filter(|(name, _)| is_search(name)) {
-            let Some(found) = theirs.settings.get(name).filter(|s| s.value != setting.value) else {
-                continue;
-            };
-            findings.push(Finding {
-                status: Condition::Yellow,
-                subject: node.subject(),
-                symptom: format!(
-                    "{name} is {} on {}, and {} on the coordinator",
-                    found.value, node.address, setting.value
-                ),
-                evidence: Evidence::exact("setting", found.value.as_str(), setting.value.as_str()),
-                remedy: Some(set(name, &setting.value)),
-            });
-        }
-    }
-    let sharded = fleet.tables.iter().any(|table| table.sharded);
-    let own = fleet.nodes.iter().find(|node| node.is_coordinator());
-    let Some((node, ours)) = own.and_then(|n| Some((n, n.answer.ok()?))).filter(|_| sharded) else {
-        return findings;
-    };
-    let settings = &ours.settings;
-    if settings.get("citus.propagate_set_commands").is_some_and(|s| s.session == "local") {
-        return findings;
-    }
-    for (name, setting) in settings.iter().filter(|(n, s)| is_search(n) && s.session != s.value) {
-        findings.push(Finding {
-            status: Condition::Yellow,
-            subject: node.subject(),
-            symptom: format!(
-                "this session has {name} = {}, which the workers do not get: they use their own",
-                setting.session
-            ),
-            evidence: Evidence::exact("setting", setting.session.as_str(), setting.value.as_str()),
-            remedy: Some(Remedy::on_coordinator(format!("RESET {name}")).then(format!(
-                "SELECT fleet.set_search_option({}, {})",
-                literal(name),
-                literal(&setting.session)
-            ))),
-        });
-    }
-    findings
 }
 
 pub fn memory_fit(fleet: &Fleet<'_>) -> Vec<Finding> {

@@ -7,8 +7,9 @@ mod world;
 use super::*;
 use crate::condition::Condition;
 use crate::login::LoginFailureKind;
+use crate::search::vector::finding::Remedy;
 use crate::search::vector::health::report;
-use crate::search::vector::model::RecallResult;
+use crate::search::vector::model::{NodeEvidence, RecallResult, RoleSetting};
 use crate::search::vector::rows::Judged;
 use std::collections::BTreeSet;
 use world::World;
@@ -241,4 +242,28 @@ fn a_finding_about_a_table_reaches_its_shards() {
     let found = run(&fleet);
     let shards = serde_json::json!(Judged::new(&fleet, &found).shards());
     assert_eq!(shards[0]["findings"], serde_json::json!(["shell_invalid"]), "{shards:#}");
+}
+
+/// What all nodes have is reset from the coordinator, whence Citus takes it to all; else where it is.
+#[test]
+fn settings_of_a_role_are_reset_where_they_are() {
+    let give = |node: &mut NodeEvidence| {
+        node.role_settings.push(RoleSetting {
+            role: "app".into(),
+            in_database: true,
+            name: "hnsw.ef_search".into(),
+            value: "1".into(),
+        });
+    };
+    let reset = "ALTER ROLE app IN DATABASE postgres RESET hnsw.ef_search";
+    let mut world = World::new();
+    world.nodes(give);
+    let [everywhere] = &only(&world, "role_settings")[..] else { panic!("one finding") };
+    assert_eq!(everywhere.remedy, Some(Remedy::on_coordinator(reset)));
+    let mut world = World::new();
+    give(world.worker(1));
+    let [alone] = &only(&world, "role_settings")[..] else { panic!("one finding") };
+    let remedy = alone.remedy.clone().unwrap();
+    assert_eq!(remedy.run_on, "w1:5432");
+    assert_eq!(remedy.sql, ["SET citus.enable_alter_role_set_propagation = off", reset]);
 }

@@ -45,6 +45,24 @@ pub const CASES: &[(&str, Condition, Harm)] = &[
     ("recall_unknown", Unknown, |w| {
         w.recalls_of_items(|it| (it.written, it.rows) = (9, ROWS / 20))
     }),
+    ("role_settings", Yellow, |w| w.nodes(|node| give_app(node, "hnsw.ef_search", "1"))),
+    ("role_settings", Yellow, |w| give_app(w.worker(1), "hnsw.ef_search", "1")),
+    // More than others is worth knowing.
+    ("role_settings", Green, |w| w.nodes(|node| give_app(node, "hnsw.ef_search", "400"))),
+    ("index_scans_off", Yellow, |w| w.nodes(|node| give_app(node, "enable_indexscan", "off"))),
+    ("index_scans_off", Yellow, |w| {
+        w.worker(1).settings.get_mut("enable_indexscan").unwrap().value = "off".into();
+    }),
+    ("ext_library", Yellow, |w| w.worker(1).library.is_replaced = true),
+    ("ext_library", Yellow, |w| w.worker(1).library.installed = Some("0.8.6".into())),
+    ("ext_library", Yellow, |w| w.nodes(|node| node.library.installed = Some("0.8.6".into()))),
+    ("operator_unserved", Yellow, |w| search(w, "<=>", 5000)),
+    ("build_shm", Yellow, |w| w.worker(1).resources.shared_memory = Some(64 << 20)),
+    // The index is not there yet.
+    ("build_shm", Yellow, |w| {
+        w.tables(|table| table.indexes.clear());
+        w.worker(1).resources.shared_memory = Some(64 << 20);
+    }),
     ("index_missing", Red, |w| w.shard(0).indexes.clear()),
     ("index_missing", Yellow, |w| w.tables(|table| table.indexes.clear())),
     // Few rows, but unlike all other shards.
@@ -159,6 +177,21 @@ pub const NEAR_MISSES: &[(&str, Harm)] = &[
     ("guc_drift", |w| {
         w.own.settings.get_mut("hnsw.ef_search").unwrap().session = "200".into();
         w.own.settings.get_mut("citus.propagate_set_commands").unwrap().session = "local".into();
+    }),
+    ("role_settings", |w| w.nodes(|node| give_app(node, "hnsw.ef_search", "40"))),
+    ("index_scans_off", |w| w.nodes(|node| give_app(node, "enable_indexscan", "on"))),
+    ("operator_unserved", |w| search(w, "<->", 5000)),
+    ("operator_unserved", |w| search(w, "<=>", 50)),
+    // A serial build needs none; too small a table is built serially.
+    ("build_shm", |w| {
+        let worker = w.worker(1);
+        worker.resources.shared_memory = Some(64 << 20);
+        worker.settings.get_mut("max_parallel_maintenance_workers").unwrap().value = "0".into();
+    }),
+    ("build_shm", |w| {
+        w.tables(|table| table.pages = Some(500));
+        w.worker(1).relations[1].pages = Some(500);
+        w.worker(1).resources.shared_memory = Some(64 << 20);
     }),
     // It may well reach the target.
     ("recall_low", |w| w.recalls_of_items(|it| (it.recall, it.deviation) = (0.885, 0.15))),
@@ -285,6 +318,7 @@ fn set(world: &mut World, name: &str, value: u64) {
 
 fn version(world: &mut World, version: &str) {
     world.worker(1).extensions.insert("vector".into(), version.into());
+    world.worker(1).library.installed = Some(version.into());
 }
 
 fn unindexed_column(world: &mut World, dimensions: i32) {
@@ -327,4 +361,22 @@ fn vacuum(world: &mut World, phase: &str, taken: f64) {
         started: now - taken,
         ..Vacuum::default()
     });
+}
+
+fn give_app(node: &mut NodeEvidence, name: &str, value: &str) {
+    let setting = RoleSetting {
+        role: "app".into(),
+        in_database: false,
+        name: name.into(),
+        value: value.into(),
+    };
+    node.role_settings.push(setting);
+}
+
+/// Searches of both shards of `items`.
+fn search(w: &mut World, operator: &str, calls: u64) {
+    for (worker, relation) in [(1, 300), (2, 400)] {
+        let search = Search { relation, operator: operator.into(), calls };
+        w.worker(worker).searches.push(search);
+    }
 }

@@ -104,6 +104,13 @@ impl World {
         self.catalogs.placements.push(placement((shardid, 1)));
     }
 
+    /// Changes what every node says of itself.
+    pub fn nodes(&mut self, change: impl Fn(&mut NodeEvidence)) {
+        change(&mut self.own);
+        change(self.worker(1));
+        change(self.worker(2));
+    }
+
     /// Worker 1 or 2.
     pub fn worker(&mut self, number: i32) -> &mut NodeEvidence {
         self.answers.get_mut(&(number + 1)).unwrap().as_mut().unwrap()
@@ -163,13 +170,17 @@ impl World {
 fn node(relations: Vec<Relation>) -> NodeEvidence {
     let settings = [
         ("maintenance_work_mem", "1073741824"),
+        ("max_parallel_maintenance_workers", "2"),
+        ("min_parallel_table_scan_size", "8388608"),
+        ("enable_indexscan", "on"),
         ("effective_cache_size", "17179869184"),
         ("hnsw.ef_search", "40"),
         ("citus.max_adaptive_executor_pool_size", "16"),
         ("citus.propagate_set_commands", "none"),
     ];
     let setting = |(name, value): (&str, &str)| {
-        (name.to_owned(), Setting { value: value.into(), session: value.into() })
+        let source = "default".into();
+        (name.to_owned(), Setting { value: value.into(), session: value.into(), source })
     };
     let versions = [("citus", "13.2-1"), ("vector", "0.8.5"), ("citus_fleet", "0.1.0")];
     NodeEvidence {
@@ -177,7 +188,13 @@ fn node(relations: Vec<Relation>) -> NodeEvidence {
         version_num: 170_011,
         extensions: versions.map(|(name, version)| (name.to_owned(), version.to_owned())).into(),
         settings: settings.map(setting).into(),
-        resources: Resources { memory: Some(32 << 30), disk_free: Some(100 << 30) },
+        database: "postgres".into(),
+        library: Library { installed: Some("0.8.5".into()), is_replaced: false },
+        resources: Resources {
+            memory: Some(32 << 30),
+            disk_free: Some(100 << 30),
+            shared_memory: Some(16 << 30),
+        },
         vector_schema: Some("public".into()),
         relations,
         ..NodeEvidence::default()
