@@ -39,6 +39,7 @@ mod removal_faults;
 mod resolver;
 mod search_options;
 mod settings;
+mod silences;
 mod size;
 mod sql_surface;
 mod stopping;
@@ -78,6 +79,7 @@ fn main() {
         registration::suite(),
         commands::suite(),
         preflight::suite(),
+        silences::suite(),
         size::suite(),
         allowed::suite(),
         controller::suite(),
