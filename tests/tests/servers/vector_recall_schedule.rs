@@ -11,7 +11,6 @@ pub fn suite() -> Vec<Test> {
     suite!("vector_recall_schedule", &[Need::Fleet, Need::Citus, Need::Vector];
         results_come_by_themselves_and_go_with_their_tables,
         what_a_superuser_measures_is_kept,
-        low_recall_is_a_finding_until_its_remedy_has_run,
         it_stops_at_once_and_never_runs_twice,
     )
 }
@@ -113,61 +112,6 @@ fn what_a_superuser_measures_is_kept() {
          WHERE p.shardid = r.shardid AND p.result = r.filenode::text",
     );
     assert_eq!(filenodes, "2");
-}
-
-fn low_recall_is_a_finding_until_its_remedy_has_run() {
-    let cluster = Plan::workers(2).start();
-    cluster.wait_until_all_active();
-    let coordinator = &cluster.coordinator;
-    coordinator.run(
-        "CREATE TABLE items (id int, v vector(24));
-         SELECT create_distributed_table('items', 'id', shard_count => 2);
-         INSERT INTO items SELECT i, (SELECT array_agg(random()) FROM generate_series(1, 24) WHERE i > 0)::vector
-           FROM generate_series(1, 4000) i",
-    );
-    let create =
-        "CREATE INDEX ON items USING hnsw (v vector_l2_ops) WITH (m = 4, ef_construction = 12)";
-    coordinator.run(create);
-    let low = || {
-        coordinator.rows(
-            "SELECT d->>'symptom' AS symptom, d->>'run_on' AS run_on, d->>'remedy_sql' AS remedy, d->>'status' AS status
-             FROM jsonb_path_query(fleet.vector_health(true), '$.indicators.*.diagnosis[*]') d
-             WHERE d->>'id' = 'recall_low'",
-        )
-    };
-    let results = "SELECT * FROM fleet.recall_results";
-    assert_eq!(low().len(), 0, "nothing has been measured");
-    coordinator.run("SELECT * FROM fleet.vector_recall('items')");
-    let mut found = low();
-    assert!(!found.is_empty(), "{:?}", coordinator.rows(results));
-    let status = "SELECT max(status) FROM fleet.vector_shards WHERE 'recall_low' = ANY (findings)";
-    assert!(["red", "yellow"].contains(&coordinator.value(status).as_str()), "{found:?}");
-    // Results for an index that has been rebuilt, or for other settings, do not count.
-    coordinator.run("SET citus_fleet.health_timeout = '20s'");
-    for worker in &cluster.workers {
-        worker.run("SET citus.override_table_visibility = off");
-        let index = worker.value("SELECT 'public.' || quote_ident(relname) FROM pg_class c JOIN pg_index i ON i.indexrelid = c.oid
-            JOIN pg_am m ON m.oid = c.relam WHERE amname = 'hnsw' AND relname ~ '_\\d+$'");
-        worker.run(&format!("REINDEX INDEX {index}"));
-    }
-    assert_eq!(low().len(), 0, "other indexes");
-    coordinator.run("SELECT * FROM fleet.vector_recall('items')");
-    coordinator.run("SELECT fleet.set_search_option('hnsw.ef_search', '41')");
-    assert_eq!(low().len(), 0, "other settings");
-    coordinator.run("SELECT fleet.set_search_option('hnsw.ef_search', NULL)");
-    found = low();
-    assert!(!found.is_empty());
-    // By its own remedy it is gone, after as many doublings as it takes.
-    for round in 0.. {
-        let Some(one) = found.first() else { break };
-        assert!(round < 6, "{found:?} {:?}", coordinator.rows(results));
-        assert_eq!(&one["run_on"], "coordinator");
-        for statement in one["remedy"].split(";\n") {
-            coordinator.run(statement);
-        }
-        found = low();
-    }
-    assert_eq!(coordinator.value("SELECT min(recall) >= 0.9 FROM fleet.recall_results"), "t");
 }
 
 fn it_stops_at_once_and_never_runs_twice() {
