@@ -18,13 +18,15 @@ pub fn suite() -> Vec<Test> {
 }
 
 /// Everything that reads the report.
-const READERS: [&str; 9] = [
+const READERS: [&str; 11] = [
     "SELECT fleet.vector_health(true)",
     "SELECT fleet.vector_health()",
     "SELECT * FROM fleet.vector_tables",
     "SELECT * FROM fleet.vector_shards",
     "SELECT * FROM fleet.vector_indexes",
     "SELECT * FROM fleet.vector_nodes",
+    "SELECT * FROM fleet.vector_recalls",
+    "SELECT * FROM fleet.vector_findings",
     "SELECT * FROM fleet.vector_progress",
     "SELECT fleet.metrics()",
     "SELECT * FROM fleet.doctor()",
