@@ -43,6 +43,71 @@ pub fn graph_bytes(index: &Index, rows: f64) -> Option<f64> {
     Some(rows * graph_row_bytes(value, index.option("m", M)))
 }
 
+/// What a build may take, by the settings of its node.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Allowance {
+    /// Bytes of `maintenance_work_mem`.
+    pub memory: f64,
+    /// `max_parallel_maintenance_workers`.
+    pub workers: u32,
+    /// Bytes of `min_parallel_table_scan_size`.
+    pub scan_size: f64,
+}
+
+const MEGABYTE: f64 = 1024.0 * 1024.0;
+/// No participant of a parallel build is left with less of `maintenance_work_mem`.
+const PARTICIPANT: f64 = 32.0 * MEGABYTE;
+/// Each worker's queue for its errors (`PARALLEL_ERROR_QUEUE_SIZE`).
+const ERROR_QUEUE: f64 = 16_384.0;
+/// What every parallel statement shares besides: the session's types (`SESSION_DSA_SIZE`, 192 kB),
+/// settings that are not at their defaults, the statement. Measured: 200,544 bytes.
+const SHARED_STATE: f64 = 200_704.0;
+
+/// Workers that PostgreSQL would give a build (`plan_create_index_workers`): one from
+/// `min_parallel_table_scan_size` of the table's own pages on, another for each time they triple, as many
+/// as leave each participant 32 MB. A table's `parallel_workers`, which overrides that, is not known here.
+pub fn planned_workers(allowance: &Allowance, table_pages: u64) -> u32 {
+    let mut threshold = (allowance.scan_size / PAGE as f64).floor().max(1.0);
+    let pages = table_pages as f64;
+    if allowance.scan_size > 0.0 && pages < threshold {
+        return 0;
+    }
+    let mut workers = 1;
+    while pages >= threshold * 3.0 {
+        workers += 1;
+        threshold *= 3.0;
+    }
+    let by_memory = (allowance.memory / PARTICIPANT).floor() - 1.0;
+    workers.min(allowance.workers).min(by_memory.max(0.0) as u32)
+}
+
+/// Bytes of dynamic shared memory, in /dev/shm by default, that one build of this index takes from its
+/// beginning to its end; 0 where no worker helps.
+///
+/// hnsw asks for all of `max_parallel_maintenance_workers` as soon as PostgreSQL grants one, and keeps its
+/// graph there: 3 MB less than `maintenance_work_mem`, however few the rows are (`HnswBeginParallel`).
+/// ivfflat takes as many workers as it is granted, and shares the lists' centres alone
+/// (`IvfflatBeginParallel`): each participant sorts in memory of its own.
+pub fn shared_bytes(index: &Index, allowance: &Allowance, table_pages: u64) -> f64 {
+    let granted = planned_workers(allowance, table_pages);
+    if granted == 0 {
+        return 0.0;
+    }
+    let (workers, own) = if index.method == "hnsw" {
+        (allowance.workers, graph_area(allowance.memory))
+    } else {
+        let value = value_bytes(&index.kind, index.dimensions).unwrap_or_default();
+        (granted, f64::from(index.option("lists", LISTS)) * aligned(value))
+    };
+    own + f64::from(workers) * ERROR_QUEUE + SHARED_STATE
+}
+
+/// The part of `maintenance_work_mem` that a parallel hnsw build shares.
+fn graph_area(memory: f64) -> f64 {
+    let others = 3.0 * MEGABYTE;
+    if memory > others { memory - others } else { memory }
+}
+
 /// Pages of an hnsw index in which nothing is wasted; `None` where an element and its neighbours do
 /// not fit on one page, because then it depends on what else is there.
 pub fn graph_pages(value_bytes: f64, m: u32, rows: f64) -> Option<f64> {
@@ -86,7 +151,7 @@ pub fn advised_lists(rows: f64) -> f64 {
 
 /// Bytes as people write them in a setting: whole megabytes, rounded up.
 pub fn megabytes(bytes: f64) -> u64 {
-    (bytes / (1024.0 * 1024.0)).ceil().max(1.0) as u64
+    (bytes / MEGABYTE).ceil().max(1.0) as u64
 }
 
 /// Pages as bytes, for people: `12.3 MB`.
@@ -113,6 +178,50 @@ mod tests {
     fn a_row_of_a_graph_takes_what_was_measured() {
         let bytes = graph_row_bytes(value_bytes("vector", 256).unwrap(), 16);
         assert!((1738.0..1739.0).contains(&bytes), "{bytes}");
+    }
+
+    const DEFAULTS: Allowance =
+        Allowance { memory: 64.0 * MEGABYTE, workers: 2, scan_size: 8.0 * MEGABYTE };
+
+    #[test]
+    fn a_build_is_given_workers_as_postgresql_gives_them() {
+        let with = |memory: f64, workers, pages| {
+            let allowance = Allowance { memory: memory * MEGABYTE, workers, ..DEFAULTS };
+            planned_workers(&allowance, pages)
+        };
+        assert_eq!(with(64.0, 2, 1023), 0);
+        assert_eq!(with(64.0, 2, 1024), 1);
+        assert_eq!(with(64.0, 0, 1024), 0);
+        // 32 MB for each participant, the leader included.
+        assert_eq!(with(63.0, 2, 1024), 0);
+        assert_eq!(with(95.0, 2, 3072), 1);
+        assert_eq!(with(96.0, 2, 3072), 2);
+        assert_eq!(with(1024.0, 8, 3071), 1);
+        assert_eq!(with(1024.0, 8, 9216), 3);
+        let always = Allowance { scan_size: 0.0, ..DEFAULTS };
+        assert_eq!(planned_workers(&always, 0), 1);
+    }
+
+    #[test]
+    fn a_parallel_build_shares_what_was_measured() {
+        let shared = |method: &str, memory: f64, workers| {
+            let index = Index {
+                method: method.into(),
+                kind: "vector".into(),
+                dimensions: 64,
+                ..Index::default()
+            };
+            let allowance = Allowance { memory: memory * MEGABYTE, workers, ..DEFAULTS };
+            shared_bytes(&index, &allowance, 1482)
+        };
+        // Segments in /dev/shm, byte by byte: 61 MB of graph, and the session's types beside it.
+        for (workers, segment) in [(1, 63_983_328.0), (2, 63_999_712.0), (4, 64_032_480.0)] {
+            let bytes = shared("hnsw", 64.0, workers);
+            assert!((bytes - segment - 196_736.0).abs() < 4096.0, "{workers}: {bytes}");
+        }
+        assert!((shared("ivfflat", 64.0, 4) - 46_592.0 - 196_736.0).abs() < 4096.0);
+        assert_eq!(shared("hnsw", 63.0, 2), 0.0);
+        assert_eq!(shared("hnsw", 64.0, 0), 0.0);
     }
 
     #[test]
