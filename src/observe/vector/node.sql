@@ -112,7 +112,7 @@ SELECT pg_catalog.json_build_object(
     FROM pg_catalog.pg_settings s
     LEFT JOIN (VALUES ('B', 1), ('kB', 1024), ('8kB', 8192), ('MB', 1048576)) AS u (unit, bytes)
       ON u.unit OPERATOR(pg_catalog.=) s.unit
-    WHERE s.name OPERATOR(pg_catalog.=) ANY ('{maintenance_work_mem,effective_cache_size,shared_buffers,citus.max_adaptive_executor_pool_size,citus.propagate_set_commands}'::pg_catalog.text[])
+    WHERE s.name OPERATOR(pg_catalog.=) ANY ('{maintenance_work_mem,max_parallel_maintenance_workers,min_parallel_table_scan_size,effective_cache_size,shared_buffers,citus.max_adaptive_executor_pool_size,citus.propagate_set_commands}'::pg_catalog.text[])
        OR pg_catalog.starts_with(s.name, 'hnsw.') OR pg_catalog.starts_with(s.name, 'ivfflat.')),
   'relations', (
     SELECT COALESCE(pg_catalog.json_agg(pg_catalog.json_build_object(

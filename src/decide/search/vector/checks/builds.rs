@@ -2,14 +2,14 @@
 //! Must not hold pgvector's formulas: `sizes` does.
 
 use super::each::{Spot, each_index};
-use super::nodes::rounded;
+use super::nodes::{numbers, rounded};
 use crate::condition::Condition;
 use crate::search::vector::finding::{Concern, Evidence, Finding, Remedy};
 use crate::search::vector::fleet::{Fleet, FleetNode, Placement, Table};
 use crate::search::vector::model::{Build, Index, Relation};
 use crate::search::vector::progress;
 use crate::search::vector::sizes::{
-    LISTS, graph_bytes, human, kmeans_bytes, megabytes, value_bytes,
+    GraphMemory, build_bytes, graph_bytes, human, megabytes, training_bytes,
 };
 
 const MEMORY: &str = "maintenance_work_mem";
@@ -89,16 +89,20 @@ fn indexed_rows(relation: &Relation, index: &Index) -> f64 {
     rows * (1.0 - nulls)
 }
 
-fn graph(relation: &Relation, index: &Index) -> Option<f64> {
-    let is_graph = index.method == "hnsw";
-    is_graph.then(|| graph_bytes(index, indexed_rows(relation, index)))?
+fn graph(node: &FleetNode<'_>, relation: &Relation, index: &Index) -> Option<f64> {
+    let rows = indexed_rows(relation, index);
+    let memory = GraphMemory::of(&node.allowance()?, relation.table_pages());
+    (index.method == "hnsw").then(|| graph_bytes(index, rows, memory))?
 }
 
-fn training(relation: &Relation, index: &Index) -> Option<f64> {
-    let value = value_bytes(&index.kind, index.dimensions).filter(|_| index.method == "ivfflat")?;
-    let lists = index.option("lists", LISTS);
+/// From this version of pgvector on a training makes no room for more rows than the table can have.
+const SPARING: [u32; 3] = [0, 8, 5];
+
+fn training(node: &FleetNode<'_>, relation: &Relation, index: &Index) -> Option<f64> {
+    let version = node.answer.ok()?.extensions.get("vector").and_then(|v| numbers(v));
+    let pages = (version >= Some(SPARING)).then(|| relation.table_pages());
     let rows = indexed_rows(relation, index);
-    Some(kmeans_bytes(value, f64::from(index.dimensions), f64::from(lists), rows))
+    (index.method == "ivfflat").then(|| training_bytes(index, rows, pages))?
 }
 
 /// Raises `maintenance_work_mem` of a node so far that its most demanding build fits.
@@ -116,7 +120,9 @@ fn raise(node: &FleetNode<'_>, wanted: f64) -> Option<Remedy> {
 fn most_wanted(fleet: &Fleet<'_>) -> Vec<f64> {
     let mut most = vec![0.0; fleet.nodes.len()];
     for (_, placement, relation, _, index) in fleet.indexes() {
-        let wanted = graph(relation, index).or_else(|| training(relation, index)).unwrap_or(0.0);
+        let node = fleet.node(placement);
+        let wanted = graph(node, relation, index).or_else(|| training(node, relation, index));
+        let wanted = wanted.unwrap_or(0.0);
         most[placement.node] = wanted.max(most[placement.node]);
     }
     most
@@ -125,14 +131,15 @@ fn most_wanted(fleet: &Fleet<'_>) -> Vec<f64> {
 /// Findings for every index whose build wants more memory than its node gives it.
 fn short_of_memory(
     fleet: &Fleet<'_>,
-    wants: fn(&Relation, &Index) -> Option<f64>,
+    wants: fn(&FleetNode<'_>, &Relation, &Index) -> Option<f64>,
     what: &'static str,
     then: &str,
 ) -> Vec<Finding> {
     let most = most_wanted(fleet);
     let look = |spot: Spot<'_, '_>| {
-        let wanted = wants(spot.place.relation, spot.index)?;
-        let given = fleet.node(spot.place.placement).bytes(MEMORY)? as f64;
+        let node = fleet.node(spot.place.placement);
+        let wanted = wants(node, spot.place.relation, spot.index)?;
+        let given = node.bytes(MEMORY)? as f64;
         (wanted > given).then_some((wanted, given))
     };
     each_index(fleet, look, |spot, (wanted, given), _| {
@@ -190,23 +197,35 @@ fn crowded(
     node: &FleetNode<'_>,
     pool: usize,
 ) -> Option<Finding> {
-    let given = node.bytes(MEMORY)? as f64;
+    let allowance = node.allowance()?;
     let memory = node.answer.ok()?.resources.memory? as f64;
     let here = |placement: &&Placement<'_>| placement.node == number;
     let mut wanted: Vec<f64> = table
         .placements
         .iter()
         .filter(here)
-        .filter_map(|p| graph(p.relation?, p.counterpart(shell)?))
-        .map(|bytes| bytes.min(given))
+        .filter_map(|p| Some((p.relation?, p.counterpart(shell)?)))
+        .filter(|(_, index)| index.method == "hnsw")
+        .filter_map(|(relation, index)| {
+            let rows = indexed_rows(relation, index);
+            build_bytes(index, rows, &allowance, relation.table_pages())
+        })
         .collect();
     wanted.sort_by(|a, b| b.total_cmp(a));
     let at_once = wanted.iter().take(pool).sum::<f64>();
     if at_once <= memory {
         return None;
     }
-    let largest = wanted.first().copied().unwrap_or(given);
-    let fits = (memory * MOST_MEMORY / largest).floor().max(1.0);
+    let largest = wanted.first().copied().unwrap_or(allowance.memory);
+    let setting = if largest > memory {
+        // One build alone is too many.
+        node.remedy(format!("ALTER SYSTEM SET {MEMORY} = '{}MB'", megabytes(memory * MOST_MEMORY)))
+    } else {
+        let fits = (memory * MOST_MEMORY / largest).floor().max(1.0);
+        Remedy::on_coordinator(format!(
+            "ALTER SYSTEM SET citus.max_adaptive_executor_pool_size = {fits}"
+        ))
+    };
     Some(Finding {
         status: Condition::Red,
         subject: Concern {
@@ -223,12 +242,7 @@ fn crowded(
             human(memory)
         ),
         evidence: Evidence::estimated("bytes of all builds at once", at_once.round(), memory),
-        remedy: Some(
-            Remedy::on_coordinator(format!(
-                "ALTER SYSTEM SET citus.max_adaptive_executor_pool_size = {fits}"
-            ))
-            .then("SELECT pg_catalog.pg_reload_conf()"),
-        ),
+        remedy: Some(setting.then("SELECT pg_catalog.pg_reload_conf()")),
     })
 }
 

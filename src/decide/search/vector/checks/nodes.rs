@@ -162,7 +162,7 @@ pub fn extension_buggy(fleet: &Fleet<'_>) -> Vec<Finding> {
 }
 
 /// `0.8.2` as numbers that can be compared.
-fn numbers(version: &str) -> Option<[u32; 3]> {
+pub fn numbers(version: &str) -> Option<[u32; 3]> {
     let mut parts = version.split('.').map(|part| part.parse().ok());
     Some([parts.next()??, parts.next().unwrap_or(Some(0))?, parts.next().unwrap_or(Some(0))?])
 }

@@ -151,6 +151,8 @@ impl World {
 fn node(relations: Vec<Relation>) -> NodeEvidence {
     let settings = [
         ("maintenance_work_mem", "1073741824"),
+        ("max_parallel_maintenance_workers", "2"),
+        ("min_parallel_table_scan_size", "8388608"),
         ("effective_cache_size", "17179869184"),
         ("hnsw.ef_search", "40"),
         ("citus.max_adaptive_executor_pool_size", "16"),
@@ -200,7 +202,7 @@ fn relation(oid: u32, name: &str, indexes: Vec<Index>, rows: u64) -> Relation {
 
 fn index(oid: u32, name: &str, rows: u64) -> Index {
     let value = value_bytes("vector", DIMENSIONS).unwrap();
-    let pages = graph_pages(value, 16, rows as f64).unwrap() as u64;
+    let pages = graph_pages(value, 16, rows as f64) as u64;
     Index {
         oid,
         name: name.into(),
