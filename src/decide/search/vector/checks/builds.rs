@@ -15,8 +15,6 @@ use crate::search::vector::sizes::{
 const MEMORY: &str = "maintenance_work_mem";
 /// Builds of one node at the same time, where Citus does not say.
 const POOL: usize = 16;
-/// A build writes the new index before the old one is dropped, and sorts or logs on the side.
-const ROOM: f64 = 2.0;
 /// More than this of a host's memory is no value for one build.
 const MOST_MEMORY: f64 = 0.5;
 
@@ -246,6 +244,12 @@ fn crowded(
     })
 }
 
+/// How many times an index's own size its build writes before the old one is dropped: itself, nearly as
+/// much WAL, and for ivfflat the rows, sorted in temporary files. 1.9 and 2.9 times were measured.
+fn room(index: &Index) -> f64 {
+    if index.method == "ivfflat" { 3.0 } else { 2.0 }
+}
+
 pub fn disk(fleet: &Fleet<'_>) -> Vec<Finding> {
     fleet
         .nodes
@@ -254,22 +258,22 @@ pub fn disk(fleet: &Fleet<'_>) -> Vec<Finding> {
             let evidence = node.answer.ok()?;
             let free = evidence.resources.disk_free? as f64;
             let indexes = evidence.relations.iter().flat_map(|relation| &relation.indexes);
-            let largest = indexes.max_by_key(|index| index.bytes())?;
-            let wanted = largest.bytes() as f64 * ROOM;
-            (free < wanted).then(|| Finding {
+            let wanted = |index: &Index| index.bytes() as f64 * room(index);
+            let most = indexes.max_by(|a, b| wanted(a).total_cmp(&wanted(b)))?;
+            (free < wanted(most)).then(|| Finding {
                 status: Condition::Red,
                 subject: node.subject(),
                 symptom: format!(
-                    "{} has {} of disk left; its largest vector index, {}, has {}",
+                    "{} has {} of disk left; a rebuild of {} takes {}",
                     node.address,
                     human(free),
-                    largest.quoted,
-                    human(wanted / ROOM)
+                    most.quoted,
+                    human(wanted(most))
                 ),
                 evidence: Evidence::exact(
-                    "free bytes per byte of the largest index",
-                    rounded(free / (wanted / ROOM)),
-                    ROOM,
+                    "free bytes per byte of the index",
+                    rounded(free / most.bytes() as f64),
+                    room(most),
                 ),
                 remedy: None,
             })

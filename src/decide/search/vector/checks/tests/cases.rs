@@ -99,6 +99,10 @@ pub const CASES: &[(&str, Condition, Harm)] = &[
         w.tables(|table| (table.live, table.reltuples, table.pages) = (1000, -1.0, Some(20)));
     }),
     ("disk_for_rebuild", Red, |w| w.worker(1).resources.disk_free = Some(1 << 20)),
+    ("disk_for_rebuild", Red, |w| {
+        w.ivfflat(50, 10_000, 10_000);
+        w.worker(1).resources.disk_free = Some(25_000 * PAGE);
+    }),
     ("bloat", Yellow, |w| {
         let pages = w.index(0).pages.unwrap();
         w.index(0).pages = Some(pages * 2);
@@ -205,6 +209,10 @@ pub const NEAR_MISSES: &[(&str, Harm)] = &[
         w.ivfflat(50, 700, 700);
         set(w, "maintenance_work_mem", 2 << 20);
         w.tables(|table| (table.live, table.reltuples, table.pages) = (1000, -1.0, Some(20)));
+    }),
+    ("disk_for_rebuild", |w| {
+        w.index(0).pages = Some(10_000);
+        w.worker(1).resources.disk_free = Some(25_000 * PAGE);
     }),
     ("bloat", |w| w.index(0).pages = None),
     ("bloat", |w| {
