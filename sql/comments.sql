@@ -126,7 +126,7 @@ COMMENT ON COLUMN fleet.vector_indexes.definition IS 'What follows USING in its 
 COMMENT ON COLUMN fleet.vector_indexes.built_with IS 'What its metapage says it was built with';
 COMMENT ON COLUMN fleet.vector_indexes.index_bytes IS 'Its bytes';
 COMMENT ON COLUMN fleet.vector_indexes.pages_ratio IS 'Its pages per page that its rows need; above 1.5 it is bloated';
-COMMENT ON COLUMN fleet.vector_indexes.build_bytes IS 'Bytes of memory that a build of the hnsw graph wants';
+COMMENT ON COLUMN fleet.vector_indexes.build_bytes IS 'Bytes of maintenance_work_mem that a build of the hnsw graph wants';
 COMMENT ON COLUMN fleet.vector_indexes.scans IS 'Searches that used it since the statistics were reset';
 COMMENT ON COLUMN fleet.vector_indexes.hit_ratio IS 'Share of its blocks found in shared buffers since the statistics were reset';
 

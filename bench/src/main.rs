@@ -1,6 +1,7 @@
 //! Owns the program: which measurements there are, which are asked for, and how it ends.
 //! Must not fail because a goal is missed: only a measurement that could not be made is an error.
 
+mod builds;
 mod crowd;
 mod effort;
 mod fleet;
@@ -94,6 +95,13 @@ const MEASUREMENTS: &[Measurement] = &[
         needs: &[Need::Fleet, Need::Citus, Need::Vector],
         program: None,
         measure: recall::measure,
+    },
+    Measurement {
+        name: "builds",
+        what: "spills, memory, /dev/shm and pages of index builds, as predicted, against real ones",
+        needs: &[Need::Vector],
+        program: None,
+        measure: builds::measure,
     },
     Measurement {
         name: "pgbench",

@@ -4,6 +4,7 @@
 use super::catalogs::{CatalogNode, CatalogShard, CatalogTable, Catalogs, Cleanup, Job};
 use super::finding::{COORDINATOR, Concern, Remedy};
 use super::model::{Index, NodeAnswer, NodeEvidence, RecallResult, Relation, Silence};
+use super::sizes::Allowance;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// What operators may want otherwise.
@@ -315,6 +316,20 @@ impl FleetNode<'_> {
     /// A setting in bytes.
     pub fn bytes(&self, setting: &str) -> Option<u64> {
         self.answer.ok()?.settings.get(setting)?.value.parse().ok()
+    }
+
+    /// What an index build on it may take. A version that does not tell all settings is taken to have
+    /// PostgreSQL's defaults.
+    pub fn allowance(&self) -> Option<Allowance> {
+        const WORKERS: u32 = 2;
+        const SCAN_SIZE: u64 = 8 << 20;
+        let settings = &self.answer.ok()?.settings;
+        let workers = settings.get("max_parallel_maintenance_workers");
+        Some(Allowance {
+            memory: self.bytes("maintenance_work_mem")? as f64,
+            workers: workers.and_then(|workers| workers.value.parse().ok()).unwrap_or(WORKERS),
+            scan_size: self.bytes("min_parallel_table_scan_size").unwrap_or(SCAN_SIZE) as f64,
+        })
     }
 }
 

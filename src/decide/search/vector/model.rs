@@ -200,6 +200,11 @@ impl Relation {
         matches!(self.access_method.as_str(), "" | "heap")
     }
 
+    /// Its pages, without TOAST, estimated from the last VACUUM while it cannot be looked at.
+    pub fn table_pages(&self) -> u64 {
+        self.pages.unwrap_or(self.relpages)
+    }
+
     /// Estimated number of rows.
     ///
     /// The statistics count every write, but a crash loses them, and a session that reports what it

@@ -7,7 +7,7 @@ use super::finding::Concern;
 use super::fleet::{Fleet, FleetNode, Placement, ShardIndex, Table};
 use super::model::{Index, Metapage, RecallResult, Relation};
 use super::recalls::{Recall, recalls};
-use super::sizes::{graph_bytes, page_bytes, tight_pages};
+use super::sizes::{GraphMemory, graph_bytes, page_bytes, tight_pages};
 use crate::condition::Condition;
 use crate::search::recall::summary::TAIL;
 use serde::Serialize;
@@ -268,7 +268,8 @@ impl<'f, 'a> Judged<'f, 'a> {
             index_bytes: there.map(Index::bytes),
             pages_ratio: placement.relation.zip(there).and_then(|(r, i)| pages_ratio(r, i)),
             build_bytes: placement.relation.zip(there).and_then(|(relation, index)| {
-                (index.method == "hnsw").then(|| graph_bytes(index, relation.rows()))?
+                let memory = GraphMemory::of(&node.allowance()?, relation.table_pages());
+                (index.method == "hnsw").then(|| graph_bytes(index, relation.rows(), memory))?
             }),
             scans: there.map(|index| index.scans),
             hit_ratio: there
@@ -394,7 +395,7 @@ impl<'f, 'a> Judged<'f, 'a> {
 }
 
 fn table_bytes(relation: &Relation) -> f64 {
-    page_bytes(relation.pages.unwrap_or(relation.relpages))
+    page_bytes(relation.table_pages())
 }
 
 fn pages_ratio(relation: &Relation, index: &Index) -> Option<f64> {

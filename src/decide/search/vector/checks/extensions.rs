@@ -46,9 +46,7 @@ pub fn skew(fleet: &Fleet<'_>) -> Vec<Finding> {
 
 pub fn buggy(fleet: &Fleet<'_>) -> Vec<Finding> {
     let affected = |evidence: &NodeEvidence| {
-        let installed =
-            evidence.library.installed.as_ref().filter(|_| !evidence.library.is_replaced);
-        let version = installed.or(evidence.extensions.get("vector"))?;
+        let version = version_that_runs(evidence)?;
         let has_graphs =
             evidence.relations.iter().flat_map(|r| &r.indexes).any(|index| index.method == "hnsw");
         (has_graphs && numbers(version)? < SOUND).then(|| version.clone())
@@ -70,8 +68,14 @@ pub fn buggy(fleet: &Fleet<'_>) -> Vec<Finding> {
         .collect()
 }
 
+/// The version of pgvector that runs on a node, as far as that can be told.
+pub fn version_that_runs(evidence: &NodeEvidence) -> Option<&String> {
+    let installed = evidence.library.installed.as_ref();
+    installed.filter(|_| !evidence.library.is_replaced).or(evidence.extensions.get("vector"))
+}
+
 /// `0.8.2` as numbers that can be compared.
-fn numbers(version: &str) -> Option<[u32; 3]> {
+pub fn numbers(version: &str) -> Option<[u32; 3]> {
     let mut parts = version.split('.').map(|part| part.parse().ok());
     Some([parts.next()??, parts.next().unwrap_or(Some(0))?, parts.next().unwrap_or(Some(0))?])
 }

@@ -266,7 +266,7 @@ pub static CHECKS: &[Check] = &[
     Check {
         id: "disk_for_rebuild", indicator: "builds",
         impact: "Rebuilding or receiving the largest index can fill the disk and stop the server.",
-        cause: "The file system of the data directory has less room than twice the largest index.",
+        cause: "The file system of the data directory has less room than a rebuild of the largest index takes.",
         action: "Free or add disk space, or move shards away.",
         find: builds::disk,
     },

@@ -69,6 +69,17 @@ fn the_same_evidence_gives_the_same_findings() {
 }
 
 #[test]
+fn one_build_that_is_too_much_is_given_less() {
+    let mut world = World::new();
+    cases::set(&mut world, "maintenance_work_mem", 100 << 30);
+    let found = run(&world.fleet());
+    let one = found.into_iter().find(|one| one.check.id == "build_oom").unwrap();
+    let remedy = one.finding.remedy.unwrap();
+    assert_eq!(remedy.run_on, "w1:5432");
+    assert_eq!(remedy.sql[0], "ALTER SYSTEM SET maintenance_work_mem = '16384MB'");
+}
+
+#[test]
 fn what_all_shards_have_is_mended_from_the_coordinator() {
     let remedy = |world: &World| {
         let found = run(&world.fleet());

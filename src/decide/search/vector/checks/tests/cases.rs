@@ -118,13 +118,26 @@ pub const CASES: &[(&str, Condition, Harm)] = &[
     ("build_spill", Yellow, |w| set(w, "maintenance_work_mem", 64 << 20 >> 2)),
     ("build_oom", Red, |w| {
         set(w, "maintenance_work_mem", 100 << 30);
+        set(w, "max_parallel_maintenance_workers", 0);
         count(w.shard(0), 40_000_000);
     }),
+    // A parallel build takes all of maintenance_work_mem, however few the rows are.
+    ("build_oom", Red, |w| set(w, "maintenance_work_mem", 100 << 30)),
     ("ivf_build_mem", Yellow, |w| {
         w.ivfflat(50, 700, 700);
         set(w, "maintenance_work_mem", 1 << 20);
     }),
+    ("ivf_build_mem", Yellow, |w| {
+        w.ivfflat(50, 700, 700);
+        version(w, "0.8.0");
+        set(w, "maintenance_work_mem", 2 << 20);
+        w.tables(|table| (table.live, table.reltuples, table.pages) = (1000, -1.0, Some(20)));
+    }),
     ("disk_for_rebuild", Red, |w| w.worker(1).resources.disk_free = Some(1 << 20)),
+    ("disk_for_rebuild", Red, |w| {
+        w.ivfflat(50, 10_000, 10_000);
+        w.worker(1).resources.disk_free = Some(25_000 * PAGE);
+    }),
     ("bloat", Yellow, |w| {
         let pages = w.index(0).pages.unwrap();
         w.index(0).pages = Some(pages * 2);
@@ -251,7 +264,25 @@ pub const NEAR_MISSES: &[(&str, Harm)] = &[
     // While the table is locked the definition is not known.
     ("def_drift", |w| w.index(0).definition = None),
     ("build_stalled", |w| build(w, Some(100.0))),
+    ("build_oom", |w| {
+        set(w, "maintenance_work_mem", 100 << 30);
+        set(w, "max_parallel_maintenance_workers", 0);
+    }),
+    // From pgvector 0.8.5 on, a training has no more room than the table has rows.
+    ("ivf_build_mem", |w| {
+        w.ivfflat(50, 700, 700);
+        set(w, "maintenance_work_mem", 2 << 20);
+        w.tables(|table| (table.live, table.reltuples, table.pages) = (1000, -1.0, Some(20)));
+    }),
+    ("disk_for_rebuild", |w| {
+        w.index(0).pages = Some(10_000);
+        w.worker(1).resources.disk_free = Some(25_000 * PAGE);
+    }),
     ("bloat", |w| w.index(0).pages = None),
+    ("bloat", |w| {
+        w.ivfflat(1000, 1000, 1000);
+        w.tables(|table| (table.live, table.reltuples) = (1000, -1.0));
+    }),
     ("dead_tuples", |w| {
         w.shard(0).live = 100;
         w.shard(0).dead = 800;
@@ -312,7 +343,7 @@ fn count(relation: &mut Relation, rows: u64) {
     (relation.live, relation.reltuples) = (rows, -1.0);
 }
 
-fn set(world: &mut World, name: &str, value: u64) {
+pub fn set(world: &mut World, name: &str, value: u64) {
     world.worker(1).settings.get_mut(name).unwrap().value = value.to_string();
 }
 

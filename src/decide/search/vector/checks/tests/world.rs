@@ -249,7 +249,7 @@ fn relation(oid: u32, name: &str, indexes: Vec<Index>, rows: u64) -> Relation {
 
 fn index(oid: u32, name: &str, rows: u64) -> Index {
     let value = value_bytes("vector", DIMENSIONS).unwrap();
-    let pages = graph_pages(value, 16, rows as f64).unwrap() as u64;
+    let pages = graph_pages(value, 16, rows as f64) as u64;
     Index {
         oid,
         name: name.into(),
