@@ -51,7 +51,8 @@ fn what_is_silenced_is_shown_and_worsens_nothing() {
         "SELECT fleet.silence('index_missing', 'exact', now() + '1 day', 'exact search on purpose')",
     );
     wait_for_missing(&cluster, "public.forgotten");
-    let rated = "SELECT string_agg(table_name || ' ' || status, ', ' ORDER BY 1) FROM fleet.vector_tables";
+    let rated =
+        "SELECT string_agg(table_name || ' ' || status, ', ' ORDER BY 1) FROM fleet.vector_tables";
     assert_eq!(coordinator.value(rated), "public.exact green, public.forgotten yellow");
     let told = coordinator.rows(
         "SELECT DISTINCT silenced_by, silenced_why, silenced_until > now() AS goes_on
@@ -73,7 +74,10 @@ fn what_is_silenced_is_shown_and_worsens_nothing() {
     coordinator.run("SELECT fleet.silence('index_missing', NULL, now() + '1 day', 'a prototype')");
     expect_well(&cluster);
     let report = coordinator.value("SELECT fleet.vector_health(true)");
-    assert!(report.contains("a prototype") && report.contains("exact search on purpose"), "{report}");
+    assert!(
+        report.contains("a prototype") && report.contains("exact search on purpose"),
+        "{report}"
+    );
     coordinator.run("SELECT fleet.unsilence('index_missing')");
     coordinator.run("SELECT fleet.unsilence('index_missing', 'exact')");
     wait_for_missing(&cluster, "public.exact public.forgotten");
@@ -91,7 +95,9 @@ fn a_partitioned_table_is_silenced_with_its_partitions() {
          SELECT pg_stat_force_next_flush()",
     );
     wait_for_missing(&cluster, "public.logs_1 public.logs_2");
-    cluster.coordinator.run("SELECT fleet.silence('index_missing', 'logs', now() + '1 day', 'a log')");
+    cluster
+        .coordinator
+        .run("SELECT fleet.silence('index_missing', 'logs', now() + '1 day', 'a log')");
     wait_for_missing(&cluster, "");
 }
 
@@ -141,7 +147,9 @@ fn bad_input_changes_nothing() {
 
 fn a_dump_keeps_it() {
     let cluster = with_bare_tables();
-    cluster.coordinator.run("SELECT fleet.silence('index_missing', 'exact', now() + '1 day', 'exact')");
+    cluster
+        .coordinator
+        .run("SELECT fleet.silence('index_missing', 'exact', now() + '1 day', 'exact')");
     let dumped = "SELECT count(*) FROM pg_extension, unnest(extconfig) c
         WHERE extname = 'citus_fleet' AND c::regclass::text = 'fleet.silences'";
     assert_eq!(cluster.coordinator.value(dumped), "1");
