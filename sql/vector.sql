@@ -21,7 +21,7 @@ SELECT
   s.valid_indexes,
   pg_catalog.to_timestamp(s.last_vacuum) AS last_vacuum,
   pg_catalog.to_timestamp(s.last_analyze) AS last_analyze
-FROM pg_catalog.jsonb_to_recordset(fleet.vector_rows('shards')) AS s (
+FROM pg_catalog.json_to_recordset(fleet.vector_rows('shards')) AS s (
   table_name text,
   shardid bigint,
   kind text,
@@ -42,7 +42,7 @@ FROM pg_catalog.jsonb_to_recordset(fleet.vector_rows('shards')) AS s (
 
 CREATE VIEW fleet.vector_indexes AS
 SELECT i.*
-FROM pg_catalog.jsonb_to_recordset(fleet.vector_rows('indexes')) AS i (
+FROM pg_catalog.json_to_recordset(fleet.vector_rows('indexes')) AS i (
   table_name text,
   shardid bigint,
   nodename text,
@@ -65,7 +65,7 @@ FROM pg_catalog.jsonb_to_recordset(fleet.vector_rows('indexes')) AS i (
 
 CREATE VIEW fleet.vector_tables AS
 SELECT t.*
-FROM pg_catalog.jsonb_to_recordset(fleet.vector_rows('tables')) AS t (
+FROM pg_catalog.json_to_recordset(fleet.vector_rows('tables')) AS t (
   table_name text,
   partition_of text,
   kind text,
@@ -99,7 +99,7 @@ SELECT
   n.vector_version,
   n.settings,
   pg_catalog.to_timestamp(n.observed_at) AS observed_at
-FROM pg_catalog.jsonb_to_recordset(fleet.vector_rows('nodes')) AS n (
+FROM pg_catalog.json_to_recordset(fleet.vector_rows('nodes')) AS n (
   nodename text,
   nodeport integer,
   nodeid integer,
@@ -134,7 +134,7 @@ SELECT
   r.measured_placements,
   r.settings,
   pg_catalog.to_timestamp(r.measured_at) AS measured_at
-FROM pg_catalog.jsonb_to_recordset(fleet.vector_rows('recalls')) AS r (
+FROM pg_catalog.json_to_recordset(fleet.vector_rows('recalls')) AS r (
   table_name text,
   index_name text,
   status text,
@@ -170,7 +170,7 @@ SELECT
   f.silenced_by,
   f.silenced_why,
   pg_catalog.to_timestamp(f.silenced_until) AS silenced_until
-FROM pg_catalog.jsonb_to_recordset(fleet.vector_rows('findings')) AS f (
+FROM pg_catalog.json_to_recordset(fleet.vector_rows('findings')) AS f (
   "check" text,
   indicator text,
   status text,
@@ -202,7 +202,7 @@ SELECT
   p.ratio,
   pg_catalog.make_interval(secs => p.elapsed_seconds) AS elapsed,
   pg_catalog.make_interval(secs => p.remaining_seconds) AS remaining
-FROM pg_catalog.jsonb_to_recordset(fleet.vector_rows('progress')) AS p (
+FROM pg_catalog.json_to_recordset(fleet.vector_rows('progress')) AS p (
   nodename text,
   nodeport integer,
   table_name text,

@@ -1,38 +1,88 @@
 //! Owns what is served, made from one collection: the same snapshot, rows and report that SQL shows.
-//! Must not read anything but what a member of `pg_monitor` may.
+//! Must not read anything but what a member of `pg_monitor` may, nor serve more at once than a page can
+//! show: of everything there are the worst, and the rest is asked for.
 
+use super::list::{counts, first, page, sort};
+use super::query::Query;
+use super::report;
 use crate::backend::catalog::value;
 use crate::backend::transaction::transaction;
 use crate::board;
 use crate::error::Error;
 use crate::metrics;
-use decide::condition;
 use decide::condition::Condition;
-use decide::membership::state::State;
 use hyper::body::Bytes;
 use serde_json::{Value, json};
 use std::cell::OnceCell;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Every document of one moment, or why there is none.
 pub type Documents = Result<Papers, String>;
 
 pub struct Papers {
+    /// `fleet.snapshot()`, and the rows of the views by their names, in the order of their badness.
     snapshot: Value,
-    vector_rows: Value,
+    vector: Value,
+    nodes: Value,
+    events: Value,
     /// Neither the fleet nor search is red.
     pub is_well: bool,
     pub health: Bytes,
-    pub workers: Bytes,
-    pub vector: Bytes,
+    pub summary: Bytes,
     /// In OpenMetrics, without and with every placement: made when they are first asked for.
     metrics: [OnceCell<String>; 2],
 }
 
+/// The lists under `/vector/`. All but the shards are in the summary too, as far as there is room.
+const LISTS: [&str; 6] = ["shards", "tables", "nodes", "progress", "recall", "silences"];
+
+/// Bytes of each list in a summary, which has as many rows as a page of it.
+const LIST_BYTES: usize = 14 << 10;
+const LIST_ROWS: usize = 25;
+
 impl Papers {
     pub fn metrics(&self, shards: bool) -> &str {
         self.metrics[usize::from(shards)]
-            .get_or_init(|| metrics::text(&self.snapshot, &self.vector_rows, shards))
+            .get_or_init(|| metrics::text(&self.snapshot, &self.vector, shards))
+    }
+
+    /// A page of the list at a path; none where there is no such list.
+    pub fn list(&self, path: &str, query: &Query) -> Option<Bytes> {
+        if path == "/workers" {
+            let page = page(rows(&self.snapshot["workers"]), query);
+            let events = first(rows(&self.events).iter(), LIST_BYTES);
+            return Some(text(&json!({
+                "controller": self.snapshot["status"], "workers": page["rows"],
+                "total": page["total"], "next": page["next"], "events": events,
+            })));
+        }
+        if path == "/events" {
+            return Some(text(&page(rows(&self.events), query)));
+        }
+        let name = path.strip_prefix("/vector/").filter(|name| LISTS.contains(name))?;
+        let mut page = page(self.rows(name), query);
+        page["observed_at"] = self.vector["observed_at"].clone();
+        Some(text(&page))
+    }
+
+    fn rows(&self, list: &str) -> &[Value] {
+        rows(if list == "nodes" { &self.nodes } else { &self.vector[list] })
+    }
+
+    /// How search is: the report, and of every list the worst rows, and how many of them are left out.
+    fn summary(&self, health: &Value) -> Value {
+        let mut summary = json!({
+            "observed_at": self.vector["observed_at"], "health": health, "left_out": {},
+        });
+        for name in LISTS {
+            let rows = self.rows(name);
+            summary["counts"][name] = counts(rows);
+            if name != "shards" {
+                let shown = first(rows.iter().take(LIST_ROWS), LIST_BYTES);
+                summary["left_out"][name] = json!(rows.len() - shown.len());
+                summary[name] = json!(shown);
+            }
+        }
+        summary
     }
 }
 
@@ -41,7 +91,7 @@ pub fn readiness() -> (bool, Bytes) {
     let snapshot = board::snapshot().ok().flatten();
     let snapshot: Value =
         snapshot.and_then(|json| serde_json::from_str(&json).ok()).unwrap_or_default();
-    let is_ready = controller(&snapshot) == Condition::Green;
+    let is_ready = report::controller(&snapshot) == Condition::Green;
     (is_ready, text(&json!({ "ready": is_ready, "controller": snapshot["status"] })))
 }
 
@@ -59,70 +109,39 @@ pub fn collect() -> Documents {
         Ok::<_, Error>((snapshot, vector, events))
     };
     let (snapshot, vector, events) = transaction(read).map_err(|error| error.to_string())?;
-    Ok(make(snapshot, vector, &events))
+    Ok(make(snapshot, vector, events))
 }
 
-fn make(snapshot: Value, vector: Value, events: &Value) -> Papers {
-    let fleet = fleet(&snapshot);
-    let search = &vector["health"];
-    let worst = [status(&fleet), status(search)].into_iter().max().unwrap_or_default();
-    Papers {
+fn make(mut snapshot: Value, mut vector: Value, events: Value) -> Papers {
+    let health = report::brief(vector["health"].take());
+    if let Value::Array(workers) = &mut snapshot["workers"] {
+        report::rate(workers);
+    }
+    for list in [&mut snapshot, &mut vector].into_iter().filter_map(Value::as_object_mut) {
+        list.values_mut().filter_map(Value::as_array_mut).for_each(|rows| sort(rows));
+    }
+    let fleet = report::fleet(&snapshot, rows(&snapshot["workers"]));
+    let mut nodes = report::nodes(rows(&vector["nodes"]), rows(&snapshot["workers"]));
+    sort(&mut nodes);
+    let worst = [&fleet, &health].map(report::status).into_iter().max().unwrap_or_default();
+    let mut papers = Papers {
         is_well: worst != Condition::Red,
-        health: text(&json!({ "status": worst, "fleet": fleet, "search": search })),
-        workers: text(&json!({
-            "controller": snapshot["status"], "workers": snapshot["workers"], "events": events,
-        })),
-        vector: text(&vector),
+        health: text(&json!({ "status": worst, "fleet": fleet, "search": health })),
+        summary: Bytes::new(),
         metrics: Default::default(),
         snapshot,
-        vector_rows: vector,
-    }
+        vector,
+        nodes: Value::Array(nodes),
+        events,
+    };
+    papers.summary = text(&papers.summary(&health));
+    papers
+}
+
+fn rows(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
 }
 
 fn text(value: &Value) -> Bytes {
     value.to_string().into()
-}
-
-fn controller(snapshot: &Value) -> Condition {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
-    condition::of_controller(snapshot["status"]["last_cycle"].as_f64().map(|at| now - at))
-}
-
-/// How the fleet is, and what of it is not green.
-fn fleet(snapshot: &Value) -> Value {
-    let controller = controller(snapshot);
-    let workers = snapshot["workers"].as_array().map_or(&[][..], Vec::as_slice);
-    let mut worst = controller;
-    let mut symptoms = Vec::new();
-    if controller != Condition::Green {
-        symptoms.push(json!({ "status": controller, "reason": "the controller has finished no cycle for a minute" }));
-    }
-    if snapshot["status"]["disputed"] == true {
-        worst = Condition::Red;
-        let complaint = &snapshot["status"]["coordinator_host"];
-        symptoms.push(json!({
-            "status": worst, "reason": complaint["reason"], "remedy": complaint["remedy"],
-        }));
-    }
-    for worker in workers {
-        let Ok(state) = serde_json::from_value::<State>(worker["state"].clone()) else {
-            continue;
-        };
-        let has_lost = worker["lost_wal"].as_u64().is_some_and(|bytes| bytes > 0);
-        let is_outdated = worker["code"] == "out_of_sync";
-        let own = if has_lost || is_outdated { Condition::Yellow } else { Condition::Green };
-        let status = state.condition(worker["nodeid"].is_number()).max(own);
-        worst = worst.max(status);
-        if status != Condition::Green {
-            symptoms.push(json!({
-                "status": status, "nodename": worker["nodename"], "nodeport": worker["nodeport"],
-                "state": state, "code": worker["code"], "reason": worker["reason"], "remedy": worker["remedy"],
-            }));
-        }
-    }
-    json!({ "status": worst, "symptoms": symptoms })
-}
-
-fn status(report: &Value) -> Condition {
-    serde_json::from_value(report["status"].clone()).unwrap_or(Condition::Unknown)
 }

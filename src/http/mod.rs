@@ -4,6 +4,9 @@
 
 mod documents;
 pub mod gate;
+mod list;
+mod query;
+mod report;
 mod server;
 mod shelf;
 pub mod worker;

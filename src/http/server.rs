@@ -4,6 +4,7 @@
 
 use super::documents;
 use super::gate::{Gate, Refusal};
+use super::query::Query;
 use super::shelf::Shelf;
 use crate::metrics::older_format;
 use http_body_util::Full;
@@ -109,13 +110,17 @@ async fn answer(request: &Request<Incoming>, shelf: &Shelf) -> Response<Full<Byt
             let (is_ready, ready) = documents::readiness();
             reply(well(is_ready), JSON, ready)
         }
-        "/health" | "/metrics" | "/workers" | "/vector" => document(request, shelf).await,
-        _ => reply(
-            StatusCode::NOT_FOUND,
-            TEXT,
-            "/, /health, /ready, /metrics, /workers, /vector\n".into(),
-        ),
+        "/health" | "/metrics" | "/vector" => document(request, shelf).await,
+        "/workers" | "/events" => list(request, shelf).await,
+        path if path.starts_with("/vector/") => list(request, shelf).await,
+        _ => nowhere(),
     }
+}
+
+fn nowhere() -> Response<Full<Bytes>> {
+    let known = "/, /health, /ready, /metrics, /workers, /events, /vector, /vector/shards, /vector/tables, \
+                 /vector/nodes, /vector/progress, /vector/recall, /vector/silences\n";
+    reply(StatusCode::NOT_FOUND, TEXT, known.into())
 }
 
 async fn document(request: &Request<Incoming>, shelf: &Shelf) -> Response<Full<Bytes>> {
@@ -128,12 +133,28 @@ async fn document(request: &Request<Incoming>, shelf: &Shelf) -> Response<Full<B
     };
     match request.uri().path() {
         "/health" => reply(well(documents.is_well), JSON, documents.health.clone()),
-        "/workers" => reply(StatusCode::OK, JSON, documents.workers.clone()),
-        "/vector" => reply(StatusCode::OK, JSON, documents.vector.clone()),
+        "/vector" => reply(StatusCode::OK, JSON, documents.summary.clone()),
         _ => {
             let shards = request.uri().query() == Some("shards=1");
             metrics(documents.metrics(shards), request)
         }
+    }
+}
+
+async fn list(request: &Request<Incoming>, shelf: &Shelf) -> Response<Full<Bytes>> {
+    let query = match Query::parse(request.uri().query()) {
+        Ok(query) => query,
+        Err(why) => return reply(StatusCode::BAD_REQUEST, TEXT, format!("{why}\n").into()),
+    };
+    let Some(documents) = shelf.documents().await else {
+        return failed("nothing was collected in time");
+    };
+    match documents.as_ref() {
+        Ok(documents) => match documents.list(request.uri().path(), &query) {
+            Some(rows) => reply(StatusCode::OK, JSON, rows),
+            None => nowhere(),
+        },
+        Err(why) => failed(why),
     }
 }
 

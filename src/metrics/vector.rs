@@ -2,6 +2,7 @@
 //! since there may be thousands of them. Must not judge what it shows.
 
 use super::{Labels, Page, STATUSES, label, node, rows, set};
+use decide::search::vector::series::{shown, worst};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -12,7 +13,7 @@ impl Page {
         self.tables(vector);
         self.nodes(rows(vector, "nodes"));
         self.progress(rows(vector, "progress"));
-        self.recall(rows(vector, "recall"));
+        self.recall(&worst(rows(vector, "recall")));
         if shards {
             self.shards(rows(vector, "shards"));
         }
@@ -21,7 +22,13 @@ impl Page {
     fn tables(&mut self, vector: &Value) {
         let mut worst: BTreeMap<(String, String), usize> = BTreeMap::new();
         let mut sums: BTreeMap<(String, String), [f64; 3]> = BTreeMap::new();
-        for shard in rows(vector, "shards") {
+        let (shards, left_out) = shown(rows(vector, "shards"));
+        self.gauge(
+            "vector_tables_left_out",
+            "Tables without series of their own, because there are too many; none is worse than those with",
+            &left_out.into(),
+        );
+        for shard in &shards {
             let place = (label(shard, "table_name"), node(shard));
             let status = STATUSES.iter().position(|status| shard["status"] == *status);
             let known = worst.entry(place.clone()).or_default();
@@ -55,11 +62,11 @@ impl Page {
                 dead.get_or_create(&labels).set(dead_rows / (live + dead_rows));
             }
         }
-        self.skew(rows(vector, "shards"));
+        self.skew(&shards);
     }
 
     /// Rows of the largest shard over those of the mean one; a replica counts as its shard.
-    fn skew(&mut self, shards: &[Value]) {
+    fn skew(&mut self, shards: &[&Value]) {
         let mut tables: BTreeMap<String, BTreeMap<i64, f64>> = BTreeMap::new();
         for shard in shards.iter().filter(|shard| shard["kind"] == "distributed") {
             let (Some(id), Some(count)) = (shard["shardid"].as_i64(), shard["rows"].as_f64())
@@ -124,7 +131,7 @@ impl Page {
     }
 
     /// Of each vector index of a table what is known today: of what is not, only since when.
-    fn recall(&mut self, recalls: &[Value]) {
+    fn recall(&mut self, recalls: &[&Value]) {
         let mean = self.family(
             "vector_recall_ratio",
             "Recall of a table's vector index, all placements together; absent while it is not known",

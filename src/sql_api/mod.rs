@@ -154,8 +154,8 @@ pub mod fleet {
     /// Errors: 55000 on a worker; 22023 for a view that there is not.
     #[pg_extern(volatile, parallel_unsafe, security_definer)]
     #[search_path(pg_catalog, pg_temp)]
-    pub fn vector_rows(view: Option<&str>) -> JsonB {
-        JsonB(vector::rows(given(view, "view")).unwrap_or_else(|error: Error| error.raise()))
+    pub fn vector_rows(view: Option<&str>) -> Json {
+        Json(vector::rows(given(view, "view")).unwrap_or_else(|error: Error| error.raise()))
     }
 
     /// The metrics of the fleet and of vector-shard health in OpenMetrics, as `/metrics` serves them;

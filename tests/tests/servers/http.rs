@@ -52,7 +52,7 @@ fn http_port() -> u16 {
 }
 
 #[track_caller]
-fn serving(plan: Plan) -> (Cluster, SocketAddr) {
+pub fn serving(plan: Plan) -> (Cluster, SocketAddr) {
     let listen = format!("{{address}}:{}", http_port());
     let cluster = plan.set("citus_fleet.http_listen", &listen).start();
     let at = SocketAddr::new(cluster.coordinator.address, http_port());
@@ -100,11 +100,18 @@ fn the_documents_say_what_sql_says() {
     };
     let workers = get(at, "/workers").unwrap();
     assert_eq!(json(&workers.body, "$.workers.size()"), sql("SELECT count(*) FROM fleet.workers"));
+    for list in ["shards", "tables", "nodes"] {
+        let page = get(at, &format!("/vector/{list}")).unwrap();
+        let rows = sql(&format!("SELECT count(*) FROM fleet.vector_{list}"));
+        assert_eq!(json(&page.body, "$.rows.size()"), rows, "{list}");
+        assert_eq!(json(&page.body, "$.total"), rows, "{list}");
+    }
     let vector = get(at, "/vector").unwrap();
     assert_eq!(
-        json(&vector.body, "$.shards.size()"),
-        sql("SELECT count(*) FROM fleet.vector_shards")
+        json(&vector.body, "$.counts.shards.green"),
+        sql("SELECT count(*) FROM fleet.vector_shards WHERE status = 'green'")
     );
+    assert_eq!(json(&vector.body, "$.left_out.tables"), "0");
     let health = get(at, "/health").unwrap();
     assert_eq!(
         json(&health.body, "$.search.status"),
@@ -261,6 +268,19 @@ fn what_is_not_there_or_not_allowed_is_refused() {
         let reply = request(at, method, "/metrics", &[]).unwrap();
         assert_eq!(reply.status, 405, "{method}");
         assert!(reply.head.contains("GET, HEAD"), "{}", reply.head);
+    }
+    assert_eq!(get(at, "/vector/elsewhere").unwrap().status, 404);
+    for (query, why) in [
+        ("limit=0", "from 1 to 200"),
+        ("limit=201", "from 1 to 200"),
+        ("offset=-1", "offset is a number"),
+        ("wrong=maybe", "0 or 1"),
+        ("node=a&node=b", "given twice"),
+        ("tabel=items", "no parameter \"tabel\""),
+    ] {
+        let reply = get(at, &format!("/vector/shards?{query}")).unwrap();
+        assert_eq!(reply.status, 400, "{query}");
+        assert!(reply.body.contains(why), "{query}: {}", reply.body);
     }
     let head = request(at, "HEAD", "/metrics", &[]).unwrap();
     assert_eq!((head.status, head.body.as_str()), (200, ""));

@@ -15,6 +15,7 @@ mod harness;
 mod holders;
 mod hostile;
 mod http;
+mod http_size;
 mod kubernetes_cluster;
 mod kubernetes_ha;
 mod kubernetes_manifests;
@@ -96,6 +97,7 @@ fn main() {
         clones::suite(),
         upgrades::suite(),
         http::suite(),
+        http_size::suite(),
         lifecycle::suite(),
         lifecycle_failover::suite(),
         lifecycle_absence::suite(),

@@ -56,8 +56,8 @@ fn wait_for_code(cluster: &Cluster, address: IpAddr, code: &str) {
     });
 }
 
-/// Processor time that a process has had.
-fn ticks(pid: u32) -> u64 {
+/// Processor time that a process has had, in hundredths of a second.
+pub fn ticks(pid: u32) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process runs");
     let fields = stat.rsplit(')').next().unwrap_or_default();
     fields.split_whitespace().skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum()

@@ -129,6 +129,8 @@ pub struct Arrival<'a> {
     pub shardid: i64,
     pub node: usize,
     pub relation: &'a Relation,
+    /// Pages of the placement that it is made from.
+    pub source_pages: Option<u64>,
     /// Whether it awaits removal because it has moved away, or because its move has failed.
     pub leaves: bool,
 }
@@ -162,57 +164,68 @@ impl<'a> Fleet<'a> {
             shards.entry(shard.relation).or_default().push(shard);
         }
         let mut places: HashMap<i64, Vec<(usize, bool)>> = HashMap::new();
+        let numbers: HashMap<i32, usize> = self
+            .nodes
+            .iter()
+            .enumerate()
+            .map(|(number, node)| (node.groupid, number))
+            .rev()
+            .collect();
         for placement in &catalogs.placements {
-            let Some(node) = self.nodes.iter().position(|n| n.groupid == placement.groupid) else {
-                continue;
-            };
+            let Some(&node) = numbers.get(&placement.groupid) else { continue };
             places.entry(placement.shardid).or_default().push((node, placement.state == 1));
         }
         let known: HashMap<u32, &CatalogTable> =
             catalogs.tables.iter().map(|table| (table.relation, table)).collect();
         let coordinator = self.nodes.iter().position(|node| node.groupid == 0).unwrap_or(0);
-        let mut ours = BTreeSet::new();
+        let mut ours: Shards<'a> = HashMap::new();
         for shell in &own.relations {
             let Some(table) = known.get(&shell.oid) else { continue };
             let own_shards = shards.get(&shell.oid).map(Vec::as_slice).unwrap_or_default();
-            ours.extend(
-                own_shards.iter().map(|shard| (shell.schema.as_str(), shard.name.as_str())),
-            );
-            self.find_arrivals(shell, own_shards, &places, &catalogs.cleanups, lookup);
+            for &shard in own_shards {
+                ours.insert((&shell.schema, &shard.name), (&shell.quoted, shard));
+            }
             self.tables.push(sharded(shell, table, own_shards, &places, lookup));
         }
-        let is_shard = |r: &Relation| ours.contains(&(r.schema.as_str(), r.name.as_str()));
+        self.find_arrivals(&ours, &places, &catalogs.cleanups, lookup);
+        let is_shard = |r: &Relation| ours.contains_key(&(r.schema.as_str(), r.name.as_str()));
         let locals = own.relations.iter().filter(|r| !known.contains_key(&r.oid) && !is_shard(r));
         self.tables.extend(locals.map(|relation| local(relation, coordinator)));
     }
 
     fn find_arrivals(
         &mut self,
-        shell: &'a Relation,
-        shards: &[&'a CatalogShard],
+        ours: &Shards<'a>,
         places: &HashMap<i64, Vec<(usize, bool)>>,
         cleanups: &[Cleanup],
         lookup: &Relations<'a>,
     ) {
         const AFTER_SUCCESS: i32 = 2;
-        for shard in shards {
-            let placed = places.get(&shard.shardid).map(Vec::as_slice).unwrap_or_default();
-            for (number, node) in self.nodes.iter().enumerate() {
-                let Some(relation) = lookup.relation(number, &shell.schema, &shard.name) else {
-                    continue;
-                };
-                if placed.iter().any(|(at, _)| *at == number) || relation.partitioned {
+        let deferred = cleanups.iter().filter(|cleanup| cleanup.policy == AFTER_SUCCESS);
+        let leaving: BTreeSet<(i32, i64)> = deferred
+            .filter_map(|cleanup| Some((cleanup.groupid, shardid_of(&cleanup.object)?)))
+            .collect();
+        for (number, node) in self.nodes.iter().enumerate() {
+            let relations = node.answer.map(|evidence| evidence.relations.as_slice());
+            for relation in relations.unwrap_or_default().iter().filter(|r| !r.partitioned) {
+                let key = (relation.schema.as_str(), relation.name.as_str());
+                let Some(&(table, shard)) = ours.get(&key) else { continue };
+                let placed = places.get(&shard.shardid).map(Vec::as_slice).unwrap_or_default();
+                if placed.iter().any(|(at, _)| *at == number) {
                     continue;
                 }
-                let leaves = cleanups.iter().any(|cleanup| {
-                    cleanup.groupid == node.groupid
-                        && cleanup.policy == AFTER_SUCCESS
-                        && cleanup.object.contains(&shard.shardid.to_string())
+                let source = |&(at, _): &(usize, bool)| lookup.relation(at, key.0, key.1)?.pages;
+                self.arrivals.push(Arrival {
+                    table,
+                    shardid: shard.shardid,
+                    node: number,
+                    relation,
+                    source_pages: placed.iter().find_map(source),
+                    leaves: leaving.contains(&(node.groupid, shard.shardid)),
                 });
-                let (table, shardid) = (shell.quoted.as_str(), shard.shardid);
-                self.arrivals.push(Arrival { table, shardid, node: number, relation, leaves });
             }
         }
+        self.arrivals.sort_by_key(|arrival| (arrival.table, arrival.shardid, arrival.node));
     }
 
     pub fn node(&self, placement: &Placement<'_>) -> &FleetNode<'a> {
@@ -336,6 +349,14 @@ impl FleetNode<'_> {
 /// An identifier for a statement, quoted whether it has to be or not.
 pub fn quote(identifier: &str) -> String {
     format!("\"{}\"", identifier.replace('"', "\"\""))
+}
+
+/// Every shard, with its table, by its schema and name.
+type Shards<'a> = HashMap<(&'a str, &'a str), (&'a str, &'a CatalogShard)>;
+
+/// The number that the name of a shard ends with, quoted or not.
+fn shardid_of(name: &str) -> Option<i64> {
+    name.trim_end_matches('"').rsplit('_').next()?.parse().ok()
 }
 
 /// The relations of every node by schema and name.
@@ -495,6 +516,13 @@ mod tests {
         for name in ["i", "ccnew", "i_ccnewer", "i_ccnew_102008"] {
             assert!(!is_leftover(name), "{name}");
         }
+    }
+
+    #[test]
+    fn a_shard_is_known_by_the_end_of_its_name() {
+        assert_eq!(shardid_of("public.items_102008"), Some(102008));
+        assert_eq!(shardid_of("\"odd one\".\"it's_1_102008\""), Some(102008));
+        assert_eq!(shardid_of("public.items"), None);
     }
 
     #[test]

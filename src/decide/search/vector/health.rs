@@ -6,7 +6,7 @@ use super::finding::{Concern, Finding, Remedy};
 use super::fleet::Fleet;
 use crate::condition::Condition;
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 /// How many diagnoses of one check are shown unless all are asked for.
 const SHOWN: usize = 10;
@@ -182,6 +182,7 @@ fn diagnose(same: &[&Found<'_>]) -> Value {
 
 fn affected(same: &[&Found<'_>]) -> Value {
     let mut resources: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
+    let mut known = HashSet::new();
     for one in same {
         let subject = &one.finding.subject;
         for (kind, value) in [
@@ -191,9 +192,8 @@ fn affected(same: &[&Found<'_>]) -> Value {
             ("indexes", subject.index.clone().map(Value::from)),
         ] {
             let Some(value) = value else { continue };
-            let known = resources.entry(kind).or_default();
-            if !known.contains(&value) {
-                known.push(value);
+            if known.insert((kind, value.clone())) {
+                resources.entry(kind).or_default().push(value);
             }
         }
     }

@@ -11,5 +11,6 @@ pub mod model;
 pub mod progress;
 mod recalls;
 pub mod rows;
+pub mod series;
 pub mod sizes;
 pub mod told;

@@ -46,7 +46,7 @@ pub fn rows(fleet: &Fleet<'_>) -> Vec<Progress> {
             shardid: Some(arrival.shardid),
             ..Concern::default()
         };
-        row(&fleet.nodes[arrival.node], subject, "move", None, of_arrival(fleet, arrival), None)
+        row(&fleet.nodes[arrival.node], subject, "move", None, of_arrival(arrival), None)
     }));
     rows
 }
@@ -91,11 +91,8 @@ pub fn of_vacuum(vacuum: &Vacuum) -> Option<f64> {
 }
 
 /// The copy's size against the shard that it is made from.
-pub fn of_arrival(fleet: &Fleet<'_>, arrival: &Arrival<'_>) -> Option<f64> {
-    let source = fleet.placements().find_map(|(_, placement, relation)| {
-        (placement.shard?.shardid == arrival.shardid).then_some(relation.pages)?
-    })?;
-    share(arrival.relation.pages?, source)
+pub fn of_arrival(arrival: &Arrival<'_>) -> Option<f64> {
+    share(arrival.relation.pages?, arrival.source_pages?)
 }
 
 /// What a relation and an index of a node are called by an operator.

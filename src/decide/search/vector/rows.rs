@@ -307,9 +307,9 @@ impl<'f, 'a> Judged<'f, 'a> {
             shards: rows.len(),
             placements: table.placements.len(),
             unknown_placements: table.placements.len() - known().count(),
-            rows: rows.values().sum::<f64>().round(),
+            rows: total(rows.values().copied()).round(),
             dead_rows: known().map(|relation| relation.dead).sum(),
-            table_bytes: known().map(table_bytes).sum(),
+            table_bytes: total(known().map(table_bytes)),
             index_bytes: known().flat_map(|r| &r.indexes).map(|index| index.bytes()).sum(),
             columns: table.shell.columns.iter().map(|column| column.name.clone()).collect(),
         }
@@ -376,7 +376,7 @@ impl<'f, 'a> Judged<'f, 'a> {
             reason: node.answer.err().map(|failure| failure.message.clone()),
             placements: here.len(),
             rows: evidence
-                .map(|_| here.iter().filter_map(|p| p.relation).map(Relation::rows).sum()),
+                .map(|_| total(here.iter().filter_map(|p| p.relation).map(Relation::rows))),
             index_bytes: evidence.map(index_bytes),
             effective_cache_size: node.bytes("effective_cache_size"),
             maintenance_work_mem: node.bytes("maintenance_work_mem"),
@@ -392,6 +392,11 @@ impl<'f, 'a> Judged<'f, 'a> {
             observed_at: evidence.map(|evidence| evidence.observed_at),
         }
     }
+}
+
+/// A sum that is 0 of nothing; that of floats is −0.
+fn total(figures: impl Iterator<Item = f64>) -> f64 {
+    figures.fold(0.0, |sum, figure| sum + figure)
 }
 
 fn table_bytes(relation: &Relation) -> f64 {

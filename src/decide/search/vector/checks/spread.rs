@@ -120,11 +120,10 @@ fn rebalance(fleet: &Fleet<'_>) -> Remedy {
 pub fn divergence(fleet: &Fleet<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     for table in fleet.tables.iter().filter(|table| table.sharded) {
-        let mut shards: Vec<i64> =
-            table.placements.iter().filter_map(|p| Some(p.shard?.shardid)).collect();
-        shards.dedup();
-        for shardid in shards {
-            findings.extend(diverged(fleet, table, shardid));
+        // Those of one shard stand together.
+        let id = |placement: &Placement<'_>| placement.shard.map(|shard| shard.shardid);
+        for replicas in table.placements.chunk_by(|a, b| id(a) == id(b)) {
+            findings.extend(diverged(fleet, table, replicas));
         }
     }
     findings
@@ -139,10 +138,10 @@ fn is_counted(relation: &Relation) -> bool {
     relation.pages == Some(0) || (rows > 0.0 && is_recent)
 }
 
-fn diverged(fleet: &Fleet<'_>, table: &Table<'_>, shardid: i64) -> Option<Finding> {
-    let replicas =
-        table.placements.iter().filter(|p| p.shard.is_some_and(|s| s.shardid == shardid));
+fn diverged(fleet: &Fleet<'_>, table: &Table<'_>, replicas: &[Placement<'_>]) -> Option<Finding> {
+    let shardid = replicas.first()?.shard?.shardid;
     let known: Vec<(&Placement<'_>, &Relation)> = replicas
+        .iter()
         .filter_map(|placement| Some((placement, placement.relation?)))
         .filter(|(_, relation)| is_counted(relation))
         .collect();
@@ -202,7 +201,7 @@ pub fn moving(fleet: &Fleet<'_>) -> Vec<Finding> {
                     index: None,
                 },
                 symptom: format!("{} on {} {words}", arrival.relation.quoted, node.address),
-                evidence: Evidence::estimated("done", progress::of_arrival(fleet, arrival), 1.0),
+                evidence: Evidence::estimated("done", progress::of_arrival(arrival), 1.0),
                 remedy: Some(clean()),
             }
         })
