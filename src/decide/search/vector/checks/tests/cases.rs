@@ -20,8 +20,14 @@ pub const CASES: &[(&str, Condition, Harm)] = &[
     ("ext_skew", Red, |w| drop(w.worker(1).extensions.remove("vector"))),
     ("ext_buggy", Yellow, |w| version(w, "0.8.3")),
     ("ext_buggy", Yellow, |w| version(w, "0.7")),
-    ("memory_fit", Yellow, |w| set(w, "effective_cache_size", 60_000_000)),
-    ("memory_fit", Red, |w| set(w, "effective_cache_size", 8192)),
+    ("memory_fit", Yellow, |w| set(w, "effective_cache_size", 8192)),
+    ("memory_fit", Yellow, |w| memory(w, Some(NEARLY))),
+    ("memory_fit", Red, |w| memory(w, Some(NEARLY / 2))),
+    // The host's memory is not known: a hint alone proves nothing.
+    ("memory_fit", Yellow, |w| {
+        memory(w, None);
+        set(w, "effective_cache_size", 8192);
+    }),
     ("guc_drift", Yellow, |w| set(w, "hnsw.ef_search", 100)),
     ("guc_drift", Yellow, |w| {
         w.own.settings.get_mut("hnsw.ef_search").unwrap().session = "200".into()
@@ -215,6 +221,12 @@ pub const NEAR_MISSES: &[(&str, Harm)] = &[
     }),
     ("ivf_training", |w| w.ivfflat(50, 700, 1300)),
     ("ivf_training", |w| w.ivfflat(1, 1, 700)),
+    // The hint is well below what there is, and still more than the indexes take.
+    ("memory_fit", |w| set(w, "effective_cache_size", 2 * NEARLY)),
+    ("memory_fit", |w| {
+        memory(w, Some(2 * NEARLY));
+        set(w, "effective_cache_size", 2 * NEARLY);
+    }),
     // A shard of one tenant cannot be divided.
     ("skew", |w| {
         count(w.shard(0), 10 * ROWS);
@@ -250,6 +262,13 @@ fn count(relation: &mut Relation, rows: u64) {
 
 fn set(world: &mut World, name: &str, value: u64) {
     world.worker(1).settings.get_mut(name).unwrap().value = value.to_string();
+}
+
+/// Somewhat more than the indexes of the first worker take.
+const NEARLY: u64 = 60 << 20;
+
+fn memory(world: &mut World, bytes: Option<u64>) {
+    world.worker(1).resources.memory = bytes;
 }
 
 fn version(world: &mut World, version: &str) {
