@@ -102,6 +102,9 @@ pub struct Relation {
     /// Rows that scans without an index have read, since the statistics were reset.
     #[serde(default, deserialize_with = "figure::count")]
     pub rows_read: u64,
+    /// Columns of which one value stands in more than half of the rows, and that share, by the last ANALYZE.
+    #[serde(default)]
+    pub dominant: BTreeMap<String, f64>,
     /// When VACUUM and ANALYZE last ended, automatic ones included, in seconds since 1970.
     pub last_vacuum: Option<f64>,
     pub last_analyze: Option<f64>,

@@ -114,11 +114,16 @@ pub const CASES: &[(&str, Condition, Harm)] = &[
     ("ivf_training", Yellow, |w| w.ivfflat(50, 200, 700)),
     ("ivf_lists", Yellow, |w| w.ivfflat(1000, 2000, 2000)),
     ("ivf_lists", Yellow, |w| w.ivfflat(5, 700, 700)),
-    ("skew", Yellow, |w| count(w.shard(0), 10 * ROWS)),
     ("skew", Yellow, |w| {
-        let pages = w.index(0).pages.unwrap();
-        w.index(0).pages = Some(pages * 10);
+        count(w.shard(0), 10 * ROWS);
+        tenant(w.shard(0), 0.9);
     }),
+    // Several tenants that share a shard.
+    ("skew", Green, |w| {
+        count(w.shard(0), 10 * ROWS);
+        tenant(w.shard(0), 0.51);
+    }),
+    ("skew", Yellow, two_shards_on_one_node),
     ("replica_divergence", Yellow, |w| w.worker(1).relations[1].live = ROWS / 2),
     ("move_in_flight", Yellow, |w| {
         let copy = Relation { oid: 999, pages: Some(100), ..w.shard(0).clone() };
@@ -227,14 +232,30 @@ pub const NEAR_MISSES: &[(&str, Harm)] = &[
         memory(w, Some(2 * NEARLY));
         set(w, "effective_cache_size", 2 * NEARLY);
     }),
-    // A shard of one tenant cannot be divided.
+    // A shard of one tenant cannot be divided, nor is anything won by it where the others have no rows.
     ("skew", |w| {
         count(w.shard(0), 10 * ROWS);
+        tenant(w.shard(0), 0.9);
         w.catalogs.shards[0].maximum = w.catalogs.shards[0].minimum;
+    }),
+    ("skew", |w| {
+        count(w.shard(0), 10 * ROWS);
+        tenant(w.shard(0), 1.0);
+    }),
+    // All indexes are those of one shard: it would be as large on the other node.
+    ("skew", |w| {
+        let pages = w.index(0).pages.unwrap();
+        w.index(0).pages = Some(pages * 10);
+    }),
+    ("skew", |w| {
+        two_shards_on_one_node(w);
+        w.shard(0).live = 0;
+        w.shard(0).reltuples = -1.0;
     }),
     // A node that does not answer may be the largest.
     ("skew", |w| {
         count(w.shard(0), 10 * ROWS);
+        tenant(w.shard(0), 0.9);
         w.silence(2, LoginFailureKind::Timeout);
     }),
     // Pages without rows: the statistics were lost.
@@ -258,6 +279,17 @@ pub const NEAR_MISSES: &[(&str, Harm)] = &[
 /// So many rows, known by the statistics alone.
 fn count(relation: &mut Relation, rows: u64) {
     (relation.live, relation.reltuples) = (rows, -1.0);
+}
+
+/// Lets one tenant have this share of a shard's rows.
+fn tenant(shard: &mut Relation, share: f64) {
+    shard.dominant.insert("tenant".into(), share);
+}
+
+fn two_shards_on_one_node(world: &mut World) {
+    let shard = world.worker(2).relations.remove(0);
+    world.worker(1).relations.push(shard);
+    world.catalogs.placements[1].groupid = 1;
 }
 
 fn set(world: &mut World, name: &str, value: u64) {
