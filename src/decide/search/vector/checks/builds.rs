@@ -1,6 +1,7 @@
 //! Owns the checks of index builds: those under way, and whether the next one will go well.
 //! Must not hold pgvector's formulas: `sizes` does.
 
+use super::columns::filled_rows;
 use super::each::{Spot, each_index};
 use super::nodes::rounded;
 use crate::condition::Condition;
@@ -78,15 +79,8 @@ pub fn stalled(fleet: &Fleet<'_>) -> Vec<Finding> {
 
 /// Rows that an index holds, or would.
 fn indexed_rows(relation: &Relation, index: &Index) -> f64 {
-    let nulls = relation
-        .columns
-        .iter()
-        .filter(|column| index.columns.contains(&column.name))
-        .filter_map(|column| column.null_fraction)
-        .fold(0.0, f64::max);
     // How many rows a predicate takes was counted when the index was built.
-    let rows = if index.partial { index.reltuples.max(0.0) } else { relation.rows() };
-    rows * (1.0 - nulls)
+    if index.partial { index.reltuples.max(0.0) } else { filled_rows(relation, index) }
 }
 
 fn graph(relation: &Relation, index: &Index) -> Option<f64> {

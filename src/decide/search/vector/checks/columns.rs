@@ -13,6 +13,17 @@ pub fn is_large(fleet: &Fleet<'_>, relation: &Relation) -> bool {
     relation.rows() >= fleet.thresholds.index_min_rows
 }
 
+/// The rows that have something for an index to hold.
+pub fn filled_rows(relation: &Relation, index: &Index) -> f64 {
+    let nulls = relation
+        .columns
+        .iter()
+        .filter(|column| covers(index, column))
+        .filter_map(|column| column.null_fraction)
+        .fold(0.0, f64::max);
+    relation.rows() * (1.0 - nulls)
+}
+
 /// The most dimensions that hnsw and ivfflat take.
 fn most_dimensions(kind: &str) -> Option<i32> {
     match kind {
@@ -50,8 +61,8 @@ const FEW: f64 = 0.5;
 
 /// The share of the rows that a partial index holds, where it is small.
 fn holds_few(index: &Index, relation: &Relation) -> Option<f64> {
-    // ANALYZE counts the rows that the predicate lets in.
-    let share = index.reltuples / relation.rows();
+    // ANALYZE counts the rows that the predicate lets in. No search finds a row without a vector.
+    let share = index.reltuples / filled_rows(relation, index);
     (index.partial && index.valid && (0.0..FEW).contains(&share)).then_some(share)
 }
 

@@ -78,8 +78,14 @@ pub const CASES: &[(&str, Condition, Harm)] = &[
         w.index(0).options = vec!["lists=60".into()];
     }),
     ("empty_graph", Red, |w| empty(w, Some(0.5))),
-    ("empty_graph", Yellow, |w| empty(w, Some(1.0))),
+    // All are NULL, which they may be.
+    ("empty_graph", Green, |w| empty(w, Some(1.0))),
     ("empty_graph", Yellow, |w| empty(w, None)),
+    // Zero vectors, by the cosine.
+    ("empty_graph", Yellow, |w| {
+        empty(w, Some(0.0));
+        w.index(0).definition = Some("hnsw (v public.vector_cosine_ops)".into());
+    }),
     ("index_unused", Yellow, |w| {
         w.indexes(|index| index.scans = 0);
         w.shard(0).rows_read = 120 * ROWS;
@@ -100,11 +106,14 @@ pub const CASES: &[(&str, Condition, Harm)] = &[
         let pages = w.index(0).pages.unwrap();
         w.index(0).pages = Some(pages * 2);
     }),
+    // Rows without a vector need no page.
+    ("bloat", Yellow, |w| w.shard(0).columns[0].null_fraction = Some(0.6)),
     ("dead_tuples", Yellow, |w| w.shard(0).dead = ROWS / 7),
     ("dead_tuples", Red, |w| w.shard(0).dead = ROWS / 2),
     ("vacuum_stuck", Yellow, |w| vacuum(w, "vacuuming indexes", 700.0)),
     ("unindexed_rows", Green, |w| w.shard(0).columns[0].null_fraction = Some(0.005)),
     ("unindexed_rows", Yellow, |w| w.shard(0).columns[0].null_fraction = Some(0.2)),
+    ("unindexed_rows", Green, |w| w.tables(|table| table.columns[0].null_fraction = Some(0.7))),
     ("stats_stale", Yellow, |w| w.shard(0).modified = ROWS),
     ("stats_stale", Yellow, |w| {
         w.shard(0).modified = 2000;
@@ -167,6 +176,11 @@ pub const NEAR_MISSES: &[(&str, Harm)] = &[
     ("index_partial", |w| {
         w.indexes(|index| (index.partial, index.reltuples) = (true, ROWS as f64 * 0.9));
     }),
+    // It holds every row that has a vector.
+    ("index_partial", |w| {
+        w.tables(|table| table.columns[0].null_fraction = Some(0.8));
+        w.indexes(|index| (index.partial, index.reltuples) = (true, ROWS as f64 * 0.2));
+    }),
     ("index_partial", |w| {
         w.tables(|table| {
             let whole = table.indexes[0].clone();
@@ -199,6 +213,12 @@ pub const NEAR_MISSES: &[(&str, Harm)] = &[
     ("def_drift", |w| w.index(0).definition = None),
     ("build_stalled", |w| build(w, Some(100.0))),
     ("bloat", |w| w.index(0).pages = None),
+    // Counted when the column was full, and empty by now.
+    ("empty_graph", |w| {
+        empty(w, Some(0.0));
+        w.shard(0).modified = ROWS;
+        w.shard(0).autovacuum = Some(Autovacuum::default());
+    }),
     ("dead_tuples", |w| {
         w.shard(0).live = 100;
         w.shard(0).dead = 800;
