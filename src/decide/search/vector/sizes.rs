@@ -61,8 +61,10 @@ pub fn tight_pages(index: &Index, rows: f64) -> Option<f64> {
     let Some(Metapage::Ivfflat { lists, head_pages: Some(head), .. }) = index.meta else {
         return None;
     };
-    // Every list has its last page half empty on average.
-    Some(head as f64 + (rows / list_page_rows(value)).ceil() + f64::from(lists) / 2.0)
+    // Every list has its last page half empty on average, and is there from the start.
+    let lists = f64::from(lists);
+    let pages = (rows / list_page_rows(value)).ceil() + lists / 2.0;
+    Some(head as f64 + pages.max(lists))
 }
 
 /// Rows on one page of an ivfflat list: an index tuple's header, the value, a line pointer.

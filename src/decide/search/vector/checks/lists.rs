@@ -1,12 +1,13 @@
 //! Owns the checks of ivfflat's lists: whether they were trained on these rows, and how many there are.
 //! Must not read them: what the build has written is told by the metapage's evidence.
 
+use super::columns::filled_rows;
 use super::each::each_index;
 use super::nodes::rounded;
 use super::upkeep::of_table;
 use crate::condition::Condition;
 use crate::search::vector::finding::{Concern, Evidence, Finding, Remedy};
-use crate::search::vector::fleet::Fleet;
+use crate::search::vector::fleet::{Fleet, Placement, Table};
 use crate::search::vector::model::{Index, Metapage};
 use crate::search::vector::sizes::{LISTS, advised_lists};
 
@@ -48,19 +49,28 @@ pub fn training(fleet: &Fleet<'_>) -> Vec<Finding> {
     )
 }
 
-/// One number of lists serves all shards of a table, so their mean decides.
+/// How many rows of an index a row has on its own shard, on the mean: of fewer tenants than shards, most
+/// shards are empty, and say nothing of those that searches read.
+fn usual_rows(table: &Table<'_>, shell: &Index) -> f64 {
+    let of = |placement: &Placement<'_>| {
+        Some(filled_rows(placement.relation?, placement.counterpart(shell)?))
+    };
+    let rows: Vec<f64> = table.placements.iter().filter_map(of).collect();
+    let all: f64 = rows.iter().sum();
+    if all > 0.0 { rows.iter().map(|own| own * own / all).sum() } else { 0.0 }
+}
+
+/// One number of lists serves all shards of a table.
 pub fn number(fleet: &Fleet<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     for table in &fleet.tables {
-        let rows: Vec<f64> =
-            table.placements.iter().filter_map(|p| Some(p.relation?.rows())).collect();
-        let mean = rows.iter().sum::<f64>() / rows.len().max(1) as f64;
-        if mean < fleet.thresholds.index_min_rows {
-            continue;
-        }
-        let advised = advised_lists(mean);
         let shells = table.shell.indexes.iter().filter(|i| i.method == "ivfflat" && !i.partial);
         for shell in shells {
+            let rows = usual_rows(table, shell);
+            if rows < fleet.thresholds.index_min_rows {
+                continue;
+            }
+            let advised = advised_lists(rows);
             let lists = f64::from(shell.option("lists", LISTS));
             if (lists / advised).max(advised / lists) <= OFF {
                 continue;
@@ -71,7 +81,7 @@ pub fn number(fleet: &Fleet<'_>) -> Vec<Finding> {
                 subject: Concern { index: Some(shell.quoted.clone()), ..of_table(table) },
                 symptom: format!(
                     "index {index} has {lists} lists for {} rows a shard",
-                    mean.round()
+                    rows.round()
                 ),
                 evidence: Evidence::estimated("lists", lists, advised),
                 remedy: Some(

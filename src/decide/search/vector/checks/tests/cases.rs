@@ -213,6 +213,11 @@ pub const NEAR_MISSES: &[(&str, Harm)] = &[
     ("def_drift", |w| w.index(0).definition = None),
     ("build_stalled", |w| build(w, Some(100.0))),
     ("bloat", |w| w.index(0).pages = None),
+    // A list has a page before it has a row.
+    ("bloat", |w| {
+        w.ivfflat(1000, 1000, 1000);
+        w.tables(|table| count(table, 4000));
+    }),
     // Counted when the column was full, and empty by now.
     ("empty_graph", |w| {
         empty(w, Some(0.0));
@@ -246,6 +251,11 @@ pub const NEAR_MISSES: &[(&str, Harm)] = &[
     }),
     ("ivf_training", |w| w.ivfflat(50, 700, 1300)),
     ("ivf_training", |w| w.ivfflat(1, 1, 700)),
+    // One of the shards has all tenants.
+    ("ivf_lists", |w| {
+        w.ivfflat(150, 700, 700);
+        count(w.shard(1), 0);
+    }),
     // The hint is well below what there is, and still more than the indexes take.
     ("memory_fit", |w| set(w, "effective_cache_size", 2 * NEARLY)),
     ("memory_fit", |w| {
