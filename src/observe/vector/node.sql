@@ -168,6 +168,7 @@ SELECT pg_catalog.json_build_object(
       'inserted', pg_catalog.pg_stat_get_tuples_inserted(r.oid),
       'modified', pg_catalog.pg_stat_get_mod_since_analyze(r.oid),
       'rows_read', pg_catalog.pg_stat_get_tuples_returned(r.oid),
+      'rows_fetched', pg_catalog.pg_stat_get_tuples_fetched(r.oid),
       -- Where there is a most common value, the first slot of the statistics has it.
       'dominant', (
         SELECT COALESCE(pg_catalog.json_object_agg(a.attname, s.stanumbers1[1]), '{}')

@@ -99,9 +99,12 @@ pub struct Relation {
     pub autovacuum: Option<Autovacuum>,
     #[serde(deserialize_with = "figure::count")]
     pub modified: u64,
-    /// Rows that scans without an index have read, since the statistics were reset.
+    /// Rows that scans without an index have read, and those that any index has led to, since the statistics
+    /// were reset.
     #[serde(default, deserialize_with = "figure::count")]
     pub rows_read: u64,
+    #[serde(default, deserialize_with = "figure::count")]
+    pub rows_fetched: u64,
     /// Columns of which one value stands in more than half of the rows, and that share, by the last ANALYZE.
     #[serde(default)]
     pub dominant: BTreeMap<String, f64>,

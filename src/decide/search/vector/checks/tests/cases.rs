@@ -36,6 +36,12 @@ pub const CASES: &[(&str, Condition, Harm)] = &[
     ("recall_low", Red, |w| drop(w.measure(0.77, 0.82).clone())),
     ("index_missing", Red, |w| w.shard(0).indexes.clear()),
     ("index_missing", Yellow, |w| w.tables(|table| table.indexes.clear())),
+    ("index_missing", Yellow, |w| {
+        w.tables(|table| {
+            table.indexes.clear();
+            (table.rows_read, table.rows_fetched) = (9 * ROWS, 3 * ROWS);
+        })
+    }),
     // Few rows, but unlike all other shards.
     ("index_missing", Yellow, |w| {
         w.shard(0).indexes.clear();
@@ -155,6 +161,13 @@ pub const NEAR_MISSES: &[(&str, Harm)] = &[
         w.tables(|table| {
             table.indexes.clear();
             table.live = 9_999;
+        })
+    }),
+    // Searches go by the tenant, and read few rows.
+    ("index_missing", |w| {
+        w.tables(|table| {
+            table.indexes.clear();
+            (table.rows_read, table.rows_fetched) = (2 * ROWS, 3 * ROWS);
         })
     }),
     // The node does not answer: that is said once, and not taken for a missing table.
