@@ -15,6 +15,8 @@ const UNEVEN: f64 = 1.5;
 const DOMINANT: f64 = 2.0 / 3.0;
 /// A shard of practically one tenant: nothing is won by parting it from the others.
 const ALONE: f64 = 0.99;
+/// Moves that lower the fullest node by less of a mean one are not worth it.
+const GAIN: f64 = 0.1;
 /// Replicas are counted by estimates: less than this share, or so few rows, is no difference.
 const APART: f64 = 0.1;
 const APART_ROWS: f64 = 100.0;
@@ -80,7 +82,7 @@ fn uneven_shards(fleet: &Fleet<'_>, table: &Table<'_>) -> Option<Finding> {
 
 /// Bytes of vector indexes of distributed tables, on the nodes that are there for shards.
 fn uneven_nodes(fleet: &Fleet<'_>) -> Option<Finding> {
-    // Of each node its shards that have any.
+    // Of each node its shards.
     let mut held: Vec<(usize, Vec<f64>)> = Vec::new();
     for (number, node) in fleet.nodes.iter().enumerate().filter(|(_, node)| node.holds_shards) {
         node.answer.ok()?;
@@ -93,7 +95,7 @@ fn uneven_nodes(fleet: &Fleet<'_>) -> Option<Finding> {
         };
         if table.kind == Kind::Distributed {
             let bytes = relation.indexes.iter().map(|index| index.bytes()).sum::<u64>();
-            node.1.extend((relation.rows() > 0.0).then_some(bytes as f64));
+            node.1.push(bytes as f64);
             rows += relation.rows();
         }
     }
@@ -106,8 +108,9 @@ fn uneven_nodes(fleet: &Fleet<'_>) -> Option<Finding> {
         return None;
     }
     // One shard cannot be spread over two nodes: where the emptiest node would be as full as this one is
-    // now, moving it helps nobody.
-    if !fullest.iter().any(|shard| least + shard < most) {
+    // now, moving it helps nobody; nor does moving next to nothing.
+    let gain = |shard: &f64| shard.min(most - least - shard).max(0.0);
+    if fullest.iter().map(gain).sum::<f64>() <= GAIN * mean {
         return None;
     }
     Some(Finding {
