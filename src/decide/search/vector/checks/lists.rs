@@ -25,7 +25,11 @@ fn growth(index: &Index) -> Option<(f64, bool)> {
         return None;
     };
     let now = index.pages?.saturating_sub(head) as f64;
-    let ratio = now / built as f64;
+    // The last list is counted as one page. It may well have been twice as large as the others, which
+    // matters where there are few.
+    let others = built.saturating_sub(1) as f64;
+    let last = 2.0 * others / f64::from(lists.saturating_sub(1).max(1));
+    let ratio = now / (others + last.max(1.0));
     // With one list there is nothing that the training could have parted.
     (index.valid && lists > 1 && ratio > GROWN).then_some((ratio, built <= u64::from(lists)))
 }
