@@ -29,6 +29,8 @@ pub struct Plan {
     own_resolver: bool,
     settings: Vec<(String, String)>,
     worker_settings: Vec<(String, String)>,
+    worker_memory: Option<u64>,
+    worker_disk: Option<u64>,
     environment: Vec<(String, String)>,
 }
 
@@ -45,6 +47,8 @@ impl Plan {
             own_resolver: false,
             settings: Vec::new(),
             worker_settings: Vec::new(),
+            worker_memory: None,
+            worker_disk: None,
             environment: Vec::new(),
         }
     }
@@ -81,7 +85,7 @@ impl Plan {
     }
 
     /// The scripted DNS is the coordinator's system resolver too: workers are registered by name, and
-    /// Citus connects by it. Takes `Need::Resolver`.
+    /// Citus connects by it. Takes `Need::Mounts`.
     pub fn own_resolver(mut self) -> Plan {
         self.own_resolver = true;
         self.set("citus_fleet.nameserver", "")
@@ -96,6 +100,12 @@ impl Plan {
 
     pub fn worker_set(mut self, name: &str, value: &str) -> Plan {
         self.worker_settings.push((name.to_string(), value.to_string()));
+        self
+    }
+
+    /// So many bytes of memory and of disk for each worker. Takes `Need::Mounts`.
+    pub fn worker_host(mut self, memory: u64, disk: u64) -> Plan {
+        (self.worker_memory, self.worker_disk) = (Some(memory), Some(disk));
         self
     }
 
@@ -173,6 +183,7 @@ impl Plan {
             spec = spec.preload("citus_fleet");
         }
         spec.settings.extend(self.worker_settings.iter().cloned());
+        (spec.memory, spec.disk) = (self.worker_memory, self.worker_disk);
         spec
     }
 }

@@ -7,6 +7,7 @@ pub mod cluster;
 pub mod compose;
 pub mod daemon;
 pub mod dns;
+pub mod embeddings;
 pub mod etcd;
 pub mod fleet;
 pub mod history;

@@ -13,8 +13,9 @@ pub enum Need {
     Fleet,
     OpenSsl,
     Ipv6,
-    /// A server that has a resolv.conf of its own, and name servers on port 53.
-    Resolver,
+    /// Servers that see another resolv.conf, memory or file system than their host's, and name servers
+    /// on port 53.
+    Mounts,
     Patroni,
     Prometheus,
     NoCitus,
@@ -44,11 +45,11 @@ impl Need {
                 .is_none()
                 .then(|| format!("{} names no cluster that is for tests", kubernetes::VARIABLE)),
             Need::OpenSsl => lacks_program("openssl", "version"),
-            Need::Resolver => {
+            Need::Mounts => {
                 let mounts = Command::new("unshare").args(["--mount", "true"]).status();
                 let is_root = crate::run::account().is_some();
                 (!is_root || !mounts.is_ok_and(|status| status.success()))
-                    .then(|| "only root can give a server a resolv.conf of its own".to_string())
+                    .then(|| "only root can give a server mounts of its own".to_string())
             }
             Need::Patroni => {
                 lacks_program("patroni", "--version").or_else(|| lacks_program("etcd", "--version"))

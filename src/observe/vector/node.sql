@@ -189,6 +189,16 @@ SELECT pg_catalog.json_build_object(
       'inserted', pg_catalog.pg_stat_get_tuples_inserted(r.oid),
       'modified', pg_catalog.pg_stat_get_mod_since_analyze(r.oid),
       'rows_read', pg_catalog.pg_stat_get_tuples_returned(r.oid),
+      'rows_fetched', pg_catalog.pg_stat_get_tuples_fetched(r.oid),
+      -- Where there is a most common value, the first slot of the statistics has it.
+      'dominant', (
+        SELECT COALESCE(pg_catalog.json_object_agg(a.attname, s.stanumbers1[1]), '{}')
+        FROM pg_catalog.pg_statistic s
+        JOIN pg_catalog.pg_attribute a ON a.attrelid OPERATOR(pg_catalog.=) s.starelid
+         AND a.attnum OPERATOR(pg_catalog.=) s.staattnum
+        WHERE s.starelid OPERATOR(pg_catalog.=) r.oid AND NOT s.stainherit
+          AND s.stakind1 OPERATOR(pg_catalog.=) 1 AND s.stanumbers1[1] OPERATOR(pg_catalog.>) 0.5
+          AND s.stanumbers1[1] OPERATOR(pg_catalog.<=) 1),
       'last_vacuum', EXTRACT(epoch FROM GREATEST(
         pg_catalog.pg_stat_get_last_vacuum_time(r.oid), pg_catalog.pg_stat_get_last_autovacuum_time(r.oid))),
       'last_analyze', EXTRACT(epoch FROM GREATEST(

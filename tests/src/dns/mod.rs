@@ -45,7 +45,7 @@ impl Dns {
         Dns::start_at(ip, 0)
     }
 
-    /// On port 53, where resolv.conf looks for it, which takes `Need::Resolver`; or on any, for 0.
+    /// On port 53, where resolv.conf looks for it, which takes `Need::Mounts`; or on any, for 0.
     #[track_caller]
     pub fn start_at(ip: impl Into<IpAddr>, port: u16) -> Dns {
         let ip = ip.into();

@@ -16,7 +16,7 @@ pub use template::Data;
 
 use crate::run;
 use crate::tls::Certificate;
-use process::{Postmaster, children_of, program, run_program, send};
+use process::{Host, Postmaster, children_of, program, run_program, send};
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -127,17 +127,33 @@ impl Server {
 
     pub fn begin_without_waiting(&self) {
         self.spec.write(&self.directory, &self.data());
-        let resolv_conf = self.spec.resolvers.as_ref().map(|resolvers| {
-            self.resolve_by(resolvers);
-            self.directory.join(RESOLV_CONF)
-        });
+        let host = self.host();
         let started = Postmaster::spawn(
             &self.data(),
             &self.log_file(),
             &self.spec.environment,
-            resolv_conf.as_deref(),
+            host.as_ref(),
         );
         *lock(&self.postmaster) = Some(started);
+    }
+
+    /// What it is to see of its host otherwise than others do, if anything.
+    fn host(&self) -> Option<Host> {
+        let Spec { resolvers, memory, disk, .. } = &self.spec;
+        if resolvers.is_none() && memory.is_none() && disk.is_none() {
+            return None;
+        }
+        let resolv_conf = resolvers.as_ref().map(|resolvers| {
+            self.resolve_by(resolvers);
+            self.directory.join(RESOLV_CONF)
+        });
+        let meminfo = memory.map(|bytes| {
+            let file = self.directory.join("meminfo");
+            fs::write(&file, format!("MemTotal: {} kB\n", bytes / 1024))
+                .expect("a file is written");
+            file
+        });
+        Some(Host { resolv_conf, meminfo, disk: *disk })
     }
 
     /// Writes the resolv.conf of a server that has one of its own, from now on with these servers.

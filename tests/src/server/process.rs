@@ -122,19 +122,53 @@ pub fn as_servers(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// A program that sees another /etc/resolv.conf than everybody else; takes root, which it gives up.
-fn with_resolv_conf(file: &Path, program: &Path) -> Command {
-    let account = run::account().expect("only root may mount");
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "sh", "-c"]);
-    command.arg(format!(
-        "mount --bind \"$1\" /etc/resolv.conf && shift && \
-         exec setpriv --reuid={} --regid={} --clear-groups --pdeathsig=QUIT \"$@\"",
-        account.uid, account.gid
-    ));
-    command.arg("sh").arg(file).arg(program);
-    command.current_dir(run::directory()).env("HOME", run::directory()).stdin(Stdio::null());
-    command
+/// What a server sees of its host otherwise than everybody else; takes root.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Host {
+    /// In the place of /etc/resolv.conf.
+    pub resolv_conf: Option<PathBuf>,
+    /// In the place of /proc/meminfo.
+    pub meminfo: Option<PathBuf>,
+    /// Bytes of a file system of its own for the data directory. It begins with what is there, and what
+    /// is written to it is gone when the server ends.
+    pub disk: Option<u64>,
+}
+
+impl Host {
+    /// The commands that make it so for themselves and what they start.
+    fn mounts(&self, data: &Path) -> Vec<String> {
+        let files = [(&self.resolv_conf, "/etc/resolv.conf"), (&self.meminfo, "/proc/meminfo")];
+        let mut mounts: Vec<String> = files
+            .iter()
+            .filter_map(|(file, place)| Some((file.as_ref()?, place)))
+            .map(|(file, place)| format!("mount --bind '{}' {place}", file.display()))
+            .collect();
+        mounts.extend(self.disk.map(|bytes| {
+            let (data, room) = (data.display(), data.with_extension("room"));
+            let room = room.display();
+            format!(
+                "mkdir -p '{room}' && mount -t tmpfs -o size={bytes} tmpfs '{room}' && \
+                 cp -a '{data}/.' '{room}' && mount --move '{room}' '{data}'"
+            )
+        }));
+        mounts
+    }
+
+    /// A program on this host, which gives up root before it runs.
+    fn program(&self, program: &Path, data: &Path) -> Command {
+        let account = run::account().expect("only root may mount");
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c"]);
+        command.arg(format!(
+            "{} && exec setpriv --reuid={} --regid={} --clear-groups --pdeathsig=QUIT \"$@\"",
+            self.mounts(data).join(" && "),
+            account.uid,
+            account.gid
+        ));
+        command.arg("sh").arg(program);
+        command.current_dir(run::directory()).env("HOME", run::directory()).stdin(Stdio::null());
+        command
+    }
 }
 
 /// Runs a program to its end and panics with what it printed when it fails.
@@ -231,15 +265,15 @@ pub struct Postmaster {
 
 impl Postmaster {
     /// Starts the server without waiting for it to accept connections.
-    pub fn spawn(
+    pub(super) fn spawn(
         data: &Path,
         log: &Path,
         environment: &[(String, String)],
-        resolv_conf: Option<&Path>,
+        host: Option<&Host>,
     ) -> Postmaster {
         let output = File::options().create(true).append(true).open(log).expect("the log opens");
-        let mut command = match resolv_conf {
-            Some(file) => with_resolv_conf(file, &install().program("postgres")),
+        let mut command = match host {
+            Some(host) => host.program(&install().program("postgres"), data),
             None => program("postgres"),
         };
         command.arg("-D").arg(data);
@@ -257,7 +291,11 @@ impl Postmaster {
             if let Ok(Some(status)) = self.child.try_wait() {
                 panic!("the server ended with {status}:\n{}", tail(&self.log));
             }
-            let file = fs::read_to_string(self.data.join("postmaster.pid")).unwrap_or_default();
+            // As the server sees it, which may have a file system of its own there.
+            let own = format!("/proc/{pid}/root{}/postmaster.pid", self.data.display());
+            let file = fs::read_to_string(own)
+                .or_else(|_| fs::read_to_string(self.data.join("postmaster.pid")))
+                .unwrap_or_default();
             let lines: Vec<&str> = file.lines().map(str::trim).collect();
             match (lines.first(), lines.get(7)) {
                 // "standby" is a server in recovery that lets nobody in, for good.

@@ -3,6 +3,7 @@
 
 use postgres::{Client, Config, NoTls, SimpleQueryMessage, SimpleQueryRow};
 use std::fmt;
+use std::io::Write;
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::Duration;
@@ -154,6 +155,19 @@ impl Session {
     #[track_caller]
     pub fn run(&mut self, sql: &str) {
         self.rows(sql);
+    }
+
+    /// Runs a `COPY … FROM STDIN` with these lines.
+    #[track_caller]
+    pub fn copy(&mut self, sql: &str, lines: impl Iterator<Item = String>) {
+        let copied = || -> Result<u64, Box<dyn std::error::Error>> {
+            let mut writer = self.client.copy_in(sql)?;
+            for line in lines {
+                writer.write_all(line.as_bytes())?;
+            }
+            Ok(writer.finish()?)
+        };
+        copied().unwrap_or_else(|error| panic!("{sql}\n  {error}"));
     }
 
     /// The first column of the only row.

@@ -55,8 +55,12 @@ pub struct Spec {
     /// Of the roles that Patroni makes and logs in with; without them it needs none.
     pub passwords: Option<Passwords>,
     pub environment: Vec<(String, String)>,
-    /// The name servers of a resolv.conf of its own, which takes `Need::Resolver`.
+    /// The name servers of a resolv.conf of its own, which takes `Need::Mounts`, as do the next two.
     pub resolvers: Option<Vec<IpAddr>>,
+    /// Bytes of memory that its host seems to have.
+    pub memory: Option<u64>,
+    /// Bytes of a file system of its own, until the server ends.
+    pub disk: Option<u64>,
 }
 
 impl Spec {
@@ -74,6 +78,8 @@ impl Spec {
             passwords: None,
             environment: Vec::new(),
             resolvers: None,
+            memory: None,
+            disk: None,
         }
     }
 

@@ -15,7 +15,7 @@ pub fn suite() -> Vec<Test> {
         a_copy_that_cannot_see_the_coordinator_changes_nothing,
         a_coordinator_that_lacks_a_node_gives_its_number_to_nobody,
     );
-    let needs = &[Need::Fleet, Need::Citus, Need::Vector, Need::Resolver];
+    let needs = &[Need::Fleet, Need::Citus, Need::Vector, Need::Mounts];
     tests.extend(suite!("field_coordinators", needs;
         two_coordinators_under_one_name_notice,
     ));

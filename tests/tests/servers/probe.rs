@@ -26,7 +26,7 @@ pub fn suite() -> Vec<Test> {
     tests.extend(suite!("probe", &[Need::Fleet, Need::Citus, Need::OpenSsl];
         tls_is_as_strict_as_node_conninfo_says,
     ));
-    tests.extend(suite!("probe", &[Need::Fleet, Need::Citus, Need::OpenSsl, Need::Resolver];
+    tests.extend(suite!("probe", &[Need::Fleet, Need::Citus, Need::OpenSsl, Need::Mounts];
         a_worker_with_a_name_in_its_certificate_can_be_accepted,
     ));
     tests

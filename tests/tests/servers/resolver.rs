@@ -13,10 +13,10 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 pub fn suite() -> Vec<Test> {
-    let mut tests = suite!("resolver", &[Need::Fleet, Need::Resolver];
+    let mut tests = suite!("resolver", &[Need::Fleet, Need::Mounts];
         name_servers_are_asked_in_order,
     );
-    tests.extend(suite!("resolver", &[Need::Fleet, Need::Citus, Need::Resolver];
+    tests.extend(suite!("resolver", &[Need::Fleet, Need::Citus, Need::Mounts];
         a_name_that_is_gone_disables_nobody_who_answers,
         without_an_answer_nobody_is_active,
         a_restart_of_a_healthy_cluster_is_no_event,

@@ -144,9 +144,15 @@ pub struct Relation {
     pub autovacuum: Option<Autovacuum>,
     #[serde(deserialize_with = "figure::count")]
     pub modified: u64,
-    /// Rows that scans without an index have read, since the statistics were reset.
+    /// Rows that scans without an index have read, and those that any index has led to, since the statistics
+    /// were reset.
     #[serde(default, deserialize_with = "figure::count")]
     pub rows_read: u64,
+    #[serde(default, deserialize_with = "figure::count")]
+    pub rows_fetched: u64,
+    /// Columns of which one value stands in more than half of the rows, and that share, by the last ANALYZE.
+    #[serde(default)]
+    pub dominant: BTreeMap<String, f64>,
     /// When VACUUM and ANALYZE last ended, automatic ones included, in seconds since 1970.
     pub last_vacuum: Option<f64>,
     pub last_analyze: Option<f64>,
@@ -182,17 +188,21 @@ impl Relation {
         self.inserted.saturating_add(new_entries).saturating_add(self.deleted)
     }
 
-    /// Rows that an index holds, or would.
-    pub fn indexed_rows(&self, index: &Index) -> f64 {
+    /// The rows that have something for an index to hold.
+    pub fn filled_rows(&self, index: &Index) -> f64 {
         let nulls = self
             .columns
             .iter()
             .filter(|column| index.columns.contains(&column.name))
             .filter_map(|column| column.null_fraction)
             .fold(0.0, f64::max);
+        self.rows() * (1.0 - nulls)
+    }
+
+    /// Rows that an index holds, or would.
+    pub fn indexed_rows(&self, index: &Index) -> f64 {
         // How many rows a predicate takes was counted when the index was built.
-        let rows = if index.partial { index.reltuples.max(0.0) } else { self.rows() };
-        rows * (1.0 - nulls)
+        if index.partial { index.reltuples.max(0.0) } else { self.filled_rows(index) }
     }
 
     /// Whether vector indexes can be built on it. A partitioned table has no access method of its own.

@@ -50,13 +50,19 @@ pub fn is_indexable(table: &Table<'_>, column: &Column) -> bool {
     obstacle(table, column).is_none()
 }
 
+/// Whether searches find their rows by an index of another kind, as those of one tenant do: then they read
+/// few, and are exact.
+fn is_found_otherwise(relation: &Relation) -> bool {
+    relation.rows_fetched > relation.rows_read && relation.rows_fetched as f64 >= relation.rows()
+}
+
 /// A partial index of fewer of the rows leaves most searches without one.
 const FEW: f64 = 0.5;
 
 /// The share of the rows that a partial index holds, where it is small.
 fn holds_few(index: &Index, relation: &Relation) -> Option<f64> {
-    // ANALYZE counts the rows that the predicate lets in.
-    let share = index.reltuples / relation.rows();
+    // ANALYZE counts the rows that the predicate lets in. No search finds a row without a vector.
+    let share = index.reltuples / relation.filled_rows(index);
     (index.partial && index.valid && (0.0..FEW).contains(&share)).then_some(share)
 }
 
@@ -117,9 +123,11 @@ fn missing_on(fleet: &Fleet<'_>, table: &Table<'_>, column: &Column) -> Vec<Find
         .filter(|(_, relation)| !relation.indexes.iter().any(|index| covers(index, column)))
         .collect();
     let everywhere = lacking.len() == known.len();
-    if everywhere && !lacking.iter().any(|(_, relation)| is_large(fleet, relation)) {
+    let mut large = lacking.iter().filter(|(_, relation)| is_large(fleet, relation)).peekable();
+    if everywhere && large.peek().is_none() {
         return Vec::new();
     }
+    let is_exact = everywhere && large.all(|(_, relation)| is_found_otherwise(relation));
     let finding = |&&(placement, relation): &&(&Placement<'_>, &Relation)| {
         let remedy = match everywhere {
             true => Some(create(fleet, table, column)),
@@ -127,10 +135,10 @@ fn missing_on(fleet: &Fleet<'_>, table: &Table<'_>, column: &Column) -> Vec<Find
         };
         let node = &fleet.node(placement).address;
         Finding {
-            status: if !everywhere && is_large(fleet, relation) {
-                Condition::Red
-            } else {
-                Condition::Yellow
+            status: match everywhere {
+                true if is_exact => Condition::Green,
+                false if is_large(fleet, relation) => Condition::Red,
+                _ => Condition::Yellow,
             },
             subject: fleet.subject(table, placement),
             symptom: match everywhere {

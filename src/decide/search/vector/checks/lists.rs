@@ -6,7 +6,7 @@ use super::nodes::rounded;
 use super::upkeep::of_table;
 use crate::condition::Condition;
 use crate::search::vector::finding::{Concern, Evidence, Finding, Remedy};
-use crate::search::vector::fleet::Fleet;
+use crate::search::vector::fleet::{Fleet, Placement, Table};
 use crate::search::vector::model::{Index, Metapage};
 use crate::search::vector::sizes::{LISTS, advised_lists};
 
@@ -24,7 +24,11 @@ fn growth(index: &Index) -> Option<(f64, bool)> {
         return None;
     };
     let now = index.pages?.saturating_sub(head) as f64;
-    let ratio = now / built as f64;
+    // The last list is counted as one page. It may well have been twice as large as the others, which
+    // matters where there are few.
+    let others = built.saturating_sub(1) as f64;
+    let last = 2.0 * others / f64::from(lists.saturating_sub(1).max(1));
+    let ratio = now / (others + last.max(1.0));
     // With one list there is nothing that the training could have parted.
     (index.valid && lists > 1 && ratio > GROWN).then_some((ratio, built <= u64::from(lists)))
 }
@@ -48,19 +52,28 @@ pub fn training(fleet: &Fleet<'_>) -> Vec<Finding> {
     )
 }
 
-/// One number of lists serves all shards of a table, so their mean decides.
+/// How many rows of an index a row has on its own shard, on the mean: of fewer tenants than shards, most
+/// shards are empty, and say nothing of those that searches read.
+fn usual_rows(table: &Table<'_>, shell: &Index) -> f64 {
+    let of = |placement: &Placement<'_>| {
+        Some(placement.relation?.filled_rows(placement.counterpart(shell)?))
+    };
+    let rows: Vec<f64> = table.placements.iter().filter_map(of).collect();
+    let all: f64 = rows.iter().sum();
+    if all > 0.0 { rows.iter().map(|own| own * own / all).sum() } else { 0.0 }
+}
+
+/// One number of lists serves all shards of a table.
 pub fn number(fleet: &Fleet<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     for table in &fleet.tables {
-        let rows: Vec<f64> =
-            table.placements.iter().filter_map(|p| Some(p.relation?.rows())).collect();
-        let mean = rows.iter().sum::<f64>() / rows.len().max(1) as f64;
-        if mean < fleet.thresholds.index_min_rows {
-            continue;
-        }
-        let advised = advised_lists(mean);
         let shells = table.shell.indexes.iter().filter(|i| i.method == "ivfflat" && !i.partial);
         for shell in shells {
+            let rows = usual_rows(table, shell);
+            if rows < fleet.thresholds.index_min_rows {
+                continue;
+            }
+            let advised = advised_lists(rows);
             let lists = f64::from(shell.option("lists", LISTS));
             if (lists / advised).max(advised / lists) <= OFF {
                 continue;
@@ -71,7 +84,7 @@ pub fn number(fleet: &Fleet<'_>) -> Vec<Finding> {
                 subject: Concern { index: Some(shell.quoted.clone()), ..of_table(table) },
                 symptom: format!(
                     "index {index} has {lists} lists for {} rows a shard",
-                    mean.round()
+                    rows.round()
                 ),
                 evidence: Evidence::estimated("lists", lists, advised),
                 remedy: Some(

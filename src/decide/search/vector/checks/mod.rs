@@ -119,8 +119,8 @@ pub static CHECKS: &[Check] = &[
     Check {
         id: "memory_fit", indicator: "nodes",
         impact: "Searches read the index from disk instead of memory and become slower by orders of magnitude.",
-        cause: "The vector indexes on this node are larger than the memory that the server expects for caching.",
-        action: "Correct effective_cache_size, move shards away, or index halfvec or bit instead of vector.",
+        cause: "The vector indexes on this node are larger than the memory that can cache them, or than the planner is told that there is.",
+        action: "Correct effective_cache_size where there is more memory; else move shards away, or index halfvec or bit instead of vector.",
         find: nodes::memory_fit,
     },
     Check {

@@ -9,7 +9,7 @@ use crate::search::vector::fleet::{Fleet, FleetNode};
 use crate::search::vector::model::NodeEvidence;
 use crate::search::vector::sizes::{human, megabytes};
 
-/// Vector indexes against `effective_cache_size`.
+/// Vector indexes against the memory that may cache them.
 const FULL: f64 = 1.0;
 const NEARLY_FULL: f64 = 0.8;
 /// The share of a host's memory that PostgreSQL's documentation advises for `effective_cache_size`.
@@ -103,41 +103,48 @@ pub fn compared<'f>(
 }
 
 pub fn memory_fit(fleet: &Fleet<'_>) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    for node in &fleet.nodes {
-        let (Ok(evidence), Some(cache)) = (node.answer, node.bytes("effective_cache_size")) else {
-            continue;
-        };
-        let (held, cache) = (index_bytes(evidence) as f64, cache as f64);
-        let ratio = held / cache;
-        if ratio <= NEARLY_FULL {
-            continue;
-        }
-        // A setting far below what the host has is the first thing to mend.
-        let could = evidence.resources.memory.map(|memory| memory as f64 * CACHE_SHARE);
-        let remedy = could.filter(|&could| held <= could * NEARLY_FULL).map(|could| {
-            let size = megabytes(could);
+    fleet.nodes.iter().filter_map(|node| memory_of(node, node.answer.ok()?)).collect()
+}
+
+fn memory_of(node: &FleetNode<'_>, evidence: &NodeEvidence) -> Option<Finding> {
+    let held = index_bytes(evidence) as f64;
+    let hint = node.bytes("effective_cache_size")? as f64;
+    let memory = evidence.resources.memory.map(|memory| memory as f64);
+    // The setting only tells the planner what to expect: it is believed between what PostgreSQL's
+    // documentation advises and all the memory that there is.
+    let cache = memory.map_or(hint, |memory| hint.clamp(memory * CACHE_SHARE, memory));
+    let lacks_memory = held > cache * NEARLY_FULL;
+    if !lacks_memory && held <= hint * NEARLY_FULL {
+        return None;
+    }
+    let (what, given) = match lacks_memory {
+        true => ("the memory that can cache them", cache),
+        false => ("effective_cache_size", hint),
+    };
+    Some(Finding {
+        status: match lacks_memory && memory.is_some() && held > cache * FULL {
+            true => Condition::Red,
+            false => Condition::Yellow,
+        },
+        subject: node.subject(),
+        symptom: format!(
+            "the vector indexes on {} have {}, and {what} is {}",
+            node.address,
+            human(held),
+            human(given)
+        ),
+        evidence: Evidence::estimated(
+            "index bytes per byte that may cache them",
+            rounded(held / given),
+            NEARLY_FULL,
+        ),
+        // Memory that is not there comes of no statement.
+        remedy: (!lacks_memory).then(|| {
+            let size = megabytes(cache);
             node.remedy(format!("ALTER SYSTEM SET effective_cache_size = '{size}MB'"))
                 .then("SELECT pg_catalog.pg_reload_conf()")
-        });
-        findings.push(Finding {
-            status: if ratio > FULL { Condition::Red } else { Condition::Yellow },
-            subject: node.subject(),
-            symptom: format!(
-                "the vector indexes on {} have {}, and effective_cache_size is {}",
-                node.address,
-                human(held),
-                human(cache)
-            ),
-            evidence: Evidence::estimated(
-                "index bytes per byte of effective_cache_size",
-                rounded(ratio),
-                NEARLY_FULL,
-            ),
-            remedy,
-        });
-    }
-    findings
+        }),
+    })
 }
 
 /// Bytes of all vector indexes of a node.

@@ -2,6 +2,7 @@
 //! Must not parse names: which index is which follows from the names that Citus gives.
 
 use super::each::{Place, Spot, each_index};
+use super::upkeep::STALE;
 use crate::condition::Condition;
 use crate::search::vector::finding::{Evidence, Finding, Remedy};
 use crate::search::vector::fleet::{Fleet, Placement, ShardIndex, is_leftover, quote};
@@ -121,7 +122,10 @@ fn emptiness(spot: Spot<'_, '_>) -> Option<Option<f64>> {
     if !is_empty || !index.valid || index.partial || relation.rows() < 1.0 {
         return None;
     }
+    // What was counted before much of the table was written says nothing of it now.
+    let is_counted = relation.modified as f64 <= STALE * relation.rows();
     let columns = relation.columns.iter().filter(|column| index.columns.contains(&column.name));
+    let columns = columns.filter(|_| is_counted);
     Some(columns.filter_map(|column| column.null_fraction).reduce(f64::max))
 }
 
@@ -132,14 +136,20 @@ pub fn empty_graph(fleet: &Fleet<'_>) -> Vec<Finding> {
         // zero, which have no angle to anything, not even then.
         let definition = spot.index.definition.as_ref();
         let skips_zero = definition.is_none_or(|text| text.contains("_cosine_ops"));
-        let lost = !skips_zero && nulls.is_some_and(|fraction| fraction < ALL);
+        let has_none = nulls.is_some_and(|fraction| fraction >= ALL);
         let mut remedy = spot.rebuild(fleet, everywhere);
         if nulls.is_none() {
             let name = if everywhere { table.name } else { &relation.quoted };
             remedy = remedy.then(format!("ANALYZE {name}"));
         }
         Finding {
-            status: if lost { Condition::Red } else { Condition::Yellow },
+            status: match nulls {
+                // There is nothing to hold; or autovacuum is about to find out.
+                Some(_) if has_none => Condition::Green,
+                None if relation.autovacuum.is_some() => Condition::Green,
+                Some(_) if !skips_zero => Condition::Red,
+                _ => Condition::Yellow,
+            },
             subject: spot.subject(fleet),
             symptom: format!(
                 "index {} on {} is empty, and its table is not",
@@ -147,7 +157,7 @@ pub fn empty_graph(fleet: &Fleet<'_>) -> Vec<Finding> {
                 spot.node(fleet)
             ),
             evidence: Evidence::exact("rows of the table", relation.rows().round(), 0),
-            remedy: Some(remedy),
+            remedy: (!has_none).then_some(remedy),
         }
     })
 }

@@ -12,6 +12,12 @@ use crate::search::vector::progress;
 
 /// The largest against the mean.
 const UNEVEN: f64 = 1.5;
+/// A tenant of so many of a shard's rows has twice as many as all others together.
+const DOMINANT: f64 = 2.0 / 3.0;
+/// A shard of practically one tenant: nothing is won by parting it from the others.
+const ALONE: f64 = 0.99;
+/// Moves that lower the fullest node by less of a mean one are not worth it.
+const GAIN: f64 = 0.1;
 /// Replicas are counted by estimates: less than this share, or so few rows, is no difference.
 const APART: f64 = 0.1;
 const APART_ROWS: f64 = 100.0;
@@ -22,36 +28,46 @@ pub fn skew(fleet: &Fleet<'_>) -> Vec<Finding> {
     shards.chain(uneven_nodes(fleet)).collect()
 }
 
+/// The share of a shard's rows that one tenant has, where it is more than half.
+fn tenant_share(table: &Table<'_>, relation: &Relation) -> f64 {
+    let share = table.distribution_column.and_then(|column| relation.dominant.get(column));
+    share.copied().unwrap_or(0.0)
+}
+
 /// A shard that holds one tenant alone cannot be divided any more.
-fn is_divisible(shard: &CatalogShard) -> bool {
-    shard.minimum != shard.maximum
+fn is_divisible(table: &Table<'_>, shard: &CatalogShard, relation: &Relation) -> bool {
+    shard.minimum != shard.maximum && tenant_share(table, relation) <= ALONE
 }
 
 fn uneven_shards(fleet: &Fleet<'_>, table: &Table<'_>) -> Option<Finding> {
     let mut rows = Vec::new();
     for placement in &table.placements {
-        let shard = placement.shard.filter(|shard| is_divisible(shard));
-        if let Some(shard) = shard {
-            // One placement that is not known could be the largest.
-            rows.push((shard, placement, placement.relation?.rows()));
+        let Some(shard) = placement.shard else { continue };
+        // One placement that is not known could be the largest.
+        let relation = placement.relation?;
+        if is_divisible(table, shard, relation) {
+            rows.push((shard, placement, relation));
         }
     }
-    let total: f64 = rows.iter().map(|(_, _, rows)| rows).sum();
-    let (shard, placement, most) = rows.iter().max_by(|a, b| a.2.total_cmp(&b.2))?;
-    let ratio = most / (total / rows.len() as f64);
+    let total: f64 = rows.iter().map(|(.., relation)| relation.rows()).sum();
+    let (shard, placement, most) = rows.iter().max_by(|a, b| a.2.rows().total_cmp(&b.2.rows()))?;
+    let ratio = most.rows() / (total / rows.len() as f64);
     if rows.len() < 2 || total < fleet.thresholds.index_min_rows || ratio <= UNEVEN {
         return None;
     }
     let name = literal(table.name);
+    // Several tenants of much the same size that happen to share a shard are not helped by giving one of
+    // them another: of fewer tenants than shards some always do.
+    let is_dominated = tenant_share(table, most) > DOMINANT;
     Some(Finding {
-        status: Condition::Yellow,
+        status: if is_dominated { Condition::Yellow } else { Condition::Green },
         subject: fleet.subject(table, placement),
         symptom: format!(
             "shard {} of {} has {ratio:.1} times the rows of a mean shard",
             shard.shardid, table.name
         ),
         evidence: Evidence::estimated("rows per row of a mean shard", rounded(ratio), UNEVEN),
-        remedy: table.distribution_column.map(|column| {
+        remedy: table.distribution_column.filter(|_| is_dominated).map(|column| {
             let column = quote(column);
             Remedy::on_coordinator(format!(
                 "SELECT pg_catalog.isolate_tenant_to_new_shard({name}, (SELECT {column} FROM {} \
@@ -67,10 +83,11 @@ fn uneven_shards(fleet: &Fleet<'_>, table: &Table<'_>) -> Option<Finding> {
 
 /// Bytes of vector indexes of distributed tables, on the nodes that are there for shards.
 fn uneven_nodes(fleet: &Fleet<'_>) -> Option<Finding> {
-    let mut held: Vec<(usize, f64)> = Vec::new();
+    // Of each node its shards.
+    let mut held: Vec<(usize, Vec<f64>)> = Vec::new();
     for (number, node) in fleet.nodes.iter().enumerate().filter(|(_, node)| node.holds_shards) {
         node.answer.ok()?;
-        held.push((number, 0.0));
+        held.push((number, Vec::new()));
     }
     let mut rows = 0.0;
     for (table, placement, relation) in fleet.placements() {
@@ -78,14 +95,23 @@ fn uneven_nodes(fleet: &Fleet<'_>) -> Option<Finding> {
             continue;
         };
         if table.kind == Kind::Distributed {
-            node.1 += relation.indexes.iter().map(|index| index.bytes()).sum::<u64>() as f64;
+            let bytes = relation.indexes.iter().map(|index| index.bytes()).sum::<u64>();
+            node.1.push(bytes as f64);
             rows += relation.rows();
         }
     }
-    let mean = held.iter().map(|(_, bytes)| bytes).sum::<f64>() / held.len().max(1) as f64;
-    let (number, most) = held.iter().max_by(|a, b| a.1.total_cmp(&b.1))?;
-    let ratio = most / mean;
+    let sum = |shards: &[f64]| shards.iter().sum::<f64>();
+    let mean = held.iter().map(|(_, shards)| sum(shards)).sum::<f64>() / held.len().max(1) as f64;
+    let (number, fullest) = held.iter().max_by(|a, b| sum(&a.1).total_cmp(&sum(&b.1)))?;
+    let least = held.iter().map(|(_, shards)| sum(shards)).fold(f64::INFINITY, f64::min);
+    let (most, ratio) = (sum(fullest), sum(fullest) / mean);
     if held.len() < 2 || rows < fleet.thresholds.index_min_rows || mean == 0.0 || ratio <= UNEVEN {
+        return None;
+    }
+    // One shard cannot be spread over two nodes: where the emptiest node would be as full as this one is
+    // now, moving it helps nobody; nor does moving next to nothing.
+    let gain = |shard: &f64| shard.min(most - least - shard).max(0.0);
+    if fullest.iter().map(gain).sum::<f64>() <= GAIN * mean {
         return None;
     }
     Some(Finding {

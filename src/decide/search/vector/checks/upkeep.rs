@@ -5,8 +5,8 @@ use super::each::{Place, each_index, each_placement};
 use super::nodes::rounded;
 use crate::condition::Condition;
 use crate::search::vector::finding::{Concern, Evidence, Finding, Remedy};
-use crate::search::vector::fleet::{Fleet, Table};
-use crate::search::vector::model::{Index, Relation};
+use crate::search::vector::fleet::{Fleet, Placement, Table};
+use crate::search::vector::model::{Column, Index, Relation};
 use crate::search::vector::progress;
 use crate::search::vector::sizes::tight_pages;
 
@@ -21,12 +21,12 @@ const TOO_MANY_DEAD: f64 = 0.20;
 const FEW_ROWS: f64 = 1_000.0;
 const MANY_NULLS: f64 = 0.01;
 /// Rows changed since the last ANALYZE, as the share at which autovacuum would act.
-const STALE: f64 = 0.2;
+pub const STALE: f64 = 0.2;
 
 /// How many times the pages that it needs an index has; `None` where that cannot be told.
 fn wasted(relation: &Relation, index: &Index) -> Option<f64> {
     let pages = index.pages.filter(|&pages| pages >= BLOAT_MIN_PAGES && !index.partial)?;
-    let ratio = pages as f64 / tight_pages(index, relation.rows())?;
+    let ratio = pages as f64 / tight_pages(index, relation.filled_rows(index))?;
     (index.valid && ratio > BLOATED).then_some(ratio)
 }
 
@@ -132,18 +132,41 @@ pub fn vacuum_stuck(fleet: &Fleet<'_>) -> Vec<Finding> {
 
 pub fn unindexed(fleet: &Fleet<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for (table, placement, relation) in fleet.placements() {
-        for column in &relation.columns {
-            let indexed = relation
-                .indexes
-                .iter()
-                .any(|i| i.valid && !i.partial && i.columns.contains(&column.name));
-            let share = column.null_fraction.unwrap_or(0.0);
-            if !indexed || share <= 0.0 || relation.rows() < 1.0 {
-                continue;
-            }
-            findings.push(Finding {
-                status: if share > MANY_NULLS { Condition::Yellow } else { Condition::Green },
+    for table in &fleet.tables {
+        for column in &table.shell.columns {
+            findings.extend(unindexed_of(fleet, table, &column.name));
+        }
+    }
+    findings
+}
+
+/// The rows of a placement that lack a value of a column with an index, where that is known.
+fn lacking<'a>(placement: &Placement<'a>, name: &str) -> Option<(&'a Relation, &'a Column, f64)> {
+    let relation = placement.relation?;
+    let column = relation.columns.iter().find(|column| column.name == name)?;
+    let mut indexes = relation.indexes.iter();
+    let is_indexed = indexes.any(|i| i.valid && !i.partial && i.columns.contains(&column.name));
+    let known = column.null_fraction.filter(|_| is_indexed && relation.rows() >= 1.0)?;
+    Some((relation, column, known * relation.rows()))
+}
+
+/// A column may be without values on purpose, which nothing in the catalogs tells. Then it is so on all
+/// shards alike: what only one lacks has not arrived there.
+fn unindexed_of(fleet: &Fleet<'_>, table: &Table<'_>, name: &str) -> Vec<Finding> {
+    let found: Vec<_> =
+        table.placements.iter().filter_map(|p| Some((p, lacking(p, name)?))).collect();
+    let nulls: f64 = found.iter().map(|(_, (_, _, nulls))| nulls).sum();
+    let rows: f64 = found.iter().map(|(_, (relation, ..))| relation.rows()).sum();
+    let tell =
+        |(placement, (relation, column, own)): &(&Placement<'_>, (&Relation, &Column, f64))| {
+            let share = own / relation.rows();
+            let elsewhere = rows - relation.rows();
+            let others_have = elsewhere > 0.0 && (nulls - own) / elsewhere <= MANY_NULLS;
+            (share > 0.0).then(|| Finding {
+                status: match share > MANY_NULLS && others_have {
+                    true => Condition::Yellow,
+                    false => Condition::Green,
+                },
                 subject: fleet.subject(table, placement),
                 symptom: format!(
                     "{:.1} % of the rows of {} on {} have no {}, so its index does not hold them",
@@ -155,10 +178,9 @@ pub fn unindexed(fleet: &Fleet<'_>) -> Vec<Finding> {
                 evidence: Evidence::estimated("NULLs per row", rounded(share), MANY_NULLS),
                 // Where the vectors come from is not in the catalogs.
                 remedy: None,
-            });
-        }
-    }
-    findings
+            })
+        };
+    found.iter().filter_map(tell).collect()
 }
 
 fn is_stale(relation: &Relation) -> bool {

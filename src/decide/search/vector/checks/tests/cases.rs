@@ -21,8 +21,14 @@ pub const CASES: &[(&str, Condition, Harm)] = &[
     ("ext_skew", Red, |w| drop(w.worker(1).extensions.remove("vector"))),
     ("ext_buggy", Yellow, |w| version(w, "0.8.3")),
     ("ext_buggy", Yellow, |w| version(w, "0.7")),
-    ("memory_fit", Yellow, |w| set(w, "effective_cache_size", 60_000_000)),
-    ("memory_fit", Red, |w| set(w, "effective_cache_size", 8192)),
+    ("memory_fit", Yellow, |w| set(w, "effective_cache_size", 8192)),
+    ("memory_fit", Yellow, |w| memory(w, Some(NEARLY))),
+    ("memory_fit", Red, |w| memory(w, Some(NEARLY / 2))),
+    // The host's memory is not known: a hint alone proves nothing.
+    ("memory_fit", Yellow, |w| {
+        memory(w, None);
+        set(w, "effective_cache_size", 8192);
+    }),
     ("guc_drift", Yellow, |w| set(w, "hnsw.ef_search", 100)),
     ("guc_drift", Yellow, |w| {
         w.own.settings.get_mut("hnsw.ef_search").unwrap().session = "200".into()
@@ -65,6 +71,12 @@ pub const CASES: &[(&str, Condition, Harm)] = &[
     }),
     ("index_missing", Red, |w| w.shard(0).indexes.clear()),
     ("index_missing", Yellow, |w| w.tables(|table| table.indexes.clear())),
+    ("index_missing", Yellow, |w| {
+        w.tables(|table| {
+            table.indexes.clear();
+            (table.rows_read, table.rows_fetched) = (9 * ROWS, 3 * ROWS);
+        })
+    }),
     // Few rows, but unlike all other shards.
     ("index_missing", Yellow, |w| {
         w.shard(0).indexes.clear();
@@ -107,8 +119,14 @@ pub const CASES: &[(&str, Condition, Harm)] = &[
         w.index(0).options = vec!["lists=60".into()];
     }),
     ("empty_graph", Red, |w| empty(w, Some(0.5))),
-    ("empty_graph", Yellow, |w| empty(w, Some(1.0))),
+    // All are NULL, which they may be.
+    ("empty_graph", Green, |w| empty(w, Some(1.0))),
     ("empty_graph", Yellow, |w| empty(w, None)),
+    // Zero vectors, by the cosine.
+    ("empty_graph", Yellow, |w| {
+        empty(w, Some(0.0));
+        w.index(0).definition = Some("hnsw (v public.vector_cosine_ops)".into());
+    }),
     ("index_unused", Yellow, |w| {
         w.indexes(|index| index.scans = 0);
         w.shard(0).rows_read = 120 * ROWS;
@@ -142,11 +160,14 @@ pub const CASES: &[(&str, Condition, Harm)] = &[
         let pages = w.index(0).pages.unwrap();
         w.index(0).pages = Some(pages * 2);
     }),
+    // Rows without a vector need no page.
+    ("bloat", Yellow, |w| w.shard(0).columns[0].null_fraction = Some(0.6)),
     ("dead_tuples", Yellow, |w| w.shard(0).dead = ROWS / 7),
     ("dead_tuples", Red, |w| w.shard(0).dead = ROWS / 2),
     ("vacuum_stuck", Yellow, |w| vacuum(w, "vacuuming indexes", 700.0)),
     ("unindexed_rows", Green, |w| w.shard(0).columns[0].null_fraction = Some(0.005)),
     ("unindexed_rows", Yellow, |w| w.shard(0).columns[0].null_fraction = Some(0.2)),
+    ("unindexed_rows", Green, |w| w.tables(|table| table.columns[0].null_fraction = Some(0.7))),
     ("stats_stale", Yellow, |w| w.shard(0).modified = ROWS),
     ("stats_stale", Yellow, |w| {
         w.shard(0).modified = 2000;
@@ -156,11 +177,16 @@ pub const CASES: &[(&str, Condition, Harm)] = &[
     ("ivf_training", Yellow, |w| w.ivfflat(50, 200, 700)),
     ("ivf_lists", Yellow, |w| w.ivfflat(1000, 2000, 2000)),
     ("ivf_lists", Yellow, |w| w.ivfflat(5, 700, 700)),
-    ("skew", Yellow, |w| count(w.shard(0), 10 * ROWS)),
     ("skew", Yellow, |w| {
-        let pages = w.index(0).pages.unwrap();
-        w.index(0).pages = Some(pages * 10);
+        count(w.shard(0), 10 * ROWS);
+        tenant(w.shard(0), 0.9);
     }),
+    // Several tenants that share a shard.
+    ("skew", Green, |w| {
+        count(w.shard(0), 10 * ROWS);
+        tenant(w.shard(0), 0.51);
+    }),
+    ("skew", Yellow, two_shards_on_one_node),
     ("replica_divergence", Yellow, |w| w.worker(1).relations[1].live = ROWS / 2),
     ("move_in_flight", Yellow, |w| {
         let copy = Relation { oid: 999, pages: Some(100), ..w.shard(0).clone() };
@@ -183,6 +209,13 @@ pub const NEAR_MISSES: &[(&str, Harm)] = &[
         w.tables(|table| {
             table.indexes.clear();
             table.live = 9_999;
+        })
+    }),
+    // Searches go by the tenant, and read few rows.
+    ("index_missing", |w| {
+        w.tables(|table| {
+            table.indexes.clear();
+            (table.rows_read, table.rows_fetched) = (2 * ROWS, 3 * ROWS);
         })
     }),
     // The node does not answer: that is said once, and not taken for a missing table.
@@ -233,6 +266,11 @@ pub const NEAR_MISSES: &[(&str, Harm)] = &[
     ("index_partial", |w| {
         w.indexes(|index| (index.partial, index.reltuples) = (true, ROWS as f64 * 0.9));
     }),
+    // It holds every row that has a vector.
+    ("index_partial", |w| {
+        w.tables(|table| table.columns[0].null_fraction = Some(0.8));
+        w.indexes(|index| (index.partial, index.reltuples) = (true, ROWS as f64 * 0.2));
+    }),
     ("index_partial", |w| {
         w.tables(|table| {
             let whole = table.indexes[0].clone();
@@ -279,9 +317,16 @@ pub const NEAR_MISSES: &[(&str, Harm)] = &[
         w.worker(1).resources.disk_free = Some(25_000 * PAGE);
     }),
     ("bloat", |w| w.index(0).pages = None),
+    // A list has a page before it has a row.
     ("bloat", |w| {
         w.ivfflat(1000, 1000, 1000);
-        w.tables(|table| (table.live, table.reltuples) = (1000, -1.0));
+        w.tables(|table| count(table, 4000));
+    }),
+    // Counted when the column was full, and empty by now.
+    ("empty_graph", |w| {
+        empty(w, Some(0.0));
+        w.shard(0).modified = ROWS;
+        w.shard(0).autovacuum = Some(Autovacuum::default());
     }),
     ("dead_tuples", |w| {
         w.shard(0).live = 100;
@@ -310,14 +355,42 @@ pub const NEAR_MISSES: &[(&str, Harm)] = &[
     }),
     ("ivf_training", |w| w.ivfflat(50, 700, 1300)),
     ("ivf_training", |w| w.ivfflat(1, 1, 700)),
-    // A shard of one tenant cannot be divided.
+    // Half as many again as when it was built, if the last of the three lists had a third of the pages.
+    ("ivf_training", |w| w.ivfflat(3, 201, 450)),
+    // One of the shards has all tenants.
+    ("ivf_lists", |w| {
+        w.ivfflat(150, 700, 700);
+        count(w.shard(1), 0);
+    }),
+    // The hint is well below what there is, and still more than the indexes take.
+    ("memory_fit", |w| set(w, "effective_cache_size", 2 * NEARLY)),
+    ("memory_fit", |w| {
+        memory(w, Some(2 * NEARLY));
+        set(w, "effective_cache_size", 2 * NEARLY);
+    }),
+    // A shard of one tenant cannot be divided, nor is anything won by it where the others have no rows.
     ("skew", |w| {
         count(w.shard(0), 10 * ROWS);
+        tenant(w.shard(0), 0.9);
         w.catalogs.shards[0].maximum = w.catalogs.shards[0].minimum;
+    }),
+    ("skew", |w| {
+        count(w.shard(0), 10 * ROWS);
+        tenant(w.shard(0), 1.0);
+    }),
+    // All indexes are those of one shard: it would be as large on the other node.
+    ("skew", |w| {
+        let pages = w.index(0).pages.unwrap();
+        w.index(0).pages = Some(pages * 10);
+    }),
+    ("skew", |w| {
+        two_shards_on_one_node(w);
+        w.index(0).pages = Some(2);
     }),
     // A node that does not answer may be the largest.
     ("skew", |w| {
         count(w.shard(0), 10 * ROWS);
+        tenant(w.shard(0), 0.9);
         w.silence(2, LoginFailureKind::Timeout);
     }),
     // Pages without rows: the statistics were lost.
@@ -343,8 +416,26 @@ fn count(relation: &mut Relation, rows: u64) {
     (relation.live, relation.reltuples) = (rows, -1.0);
 }
 
+/// Lets one tenant have this share of a shard's rows.
+fn tenant(shard: &mut Relation, share: f64) {
+    shard.dominant.insert("tenant".into(), share);
+}
+
+fn two_shards_on_one_node(world: &mut World) {
+    let shard = world.worker(2).relations.remove(0);
+    world.worker(1).relations.push(shard);
+    world.catalogs.placements[1].groupid = 1;
+}
+
 pub fn set(world: &mut World, name: &str, value: u64) {
     world.worker(1).settings.get_mut(name).unwrap().value = value.to_string();
+}
+
+/// Somewhat more than the indexes of the first worker take.
+const NEARLY: u64 = 60 << 20;
+
+fn memory(world: &mut World, bytes: Option<u64>) {
+    world.worker(1).resources.memory = bytes;
 }
 
 fn version(world: &mut World, version: &str) {
