@@ -1,6 +1,7 @@
 //! Owns the words of vector-shard health as plain data: what each node says of itself, and what the
 //! coordinator's catalogs say of the cluster. Must not judge anything.
 
+use super::activity::{Build, Slot, Vacuum};
 use super::figure;
 use crate::login::LoginFailure;
 use crate::node::any_port;
@@ -374,51 +375,6 @@ pub enum Metapage {
         /// Pages in front of the first list: the metapage and the lists' centres.
         head_pages: Option<u64>,
     },
-}
-
-/// A CREATE INDEX or REINDEX under way, from `pg_stat_progress_create_index`.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Build {
-    pub pid: i32,
-    pub relation: u32,
-    /// 0 while the new index is not in the catalogs yet.
-    pub index: u32,
-    pub phase: String,
-    #[serde(deserialize_with = "figure::count")]
-    pub blocks_done: u64,
-    #[serde(deserialize_with = "figure::count")]
-    pub blocks_total: u64,
-    #[serde(deserialize_with = "figure::count")]
-    pub tuples_done: u64,
-    #[serde(deserialize_with = "figure::count")]
-    pub tuples_total: u64,
-    pub started: f64,
-    /// Since when it has been waiting for a lock, if it is.
-    pub waiting_since: Option<f64>,
-}
-
-/// A VACUUM under way, from `pg_stat_progress_vacuum`.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Vacuum {
-    pub pid: i32,
-    pub relation: u32,
-    pub phase: String,
-    #[serde(deserialize_with = "figure::count")]
-    pub blocks_total: u64,
-    #[serde(deserialize_with = "figure::count")]
-    pub blocks_scanned: u64,
-    #[serde(deserialize_with = "figure::count")]
-    pub blocks_vacuumed: u64,
-    pub started: f64,
-}
-
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Slot {
-    pub name: String,
-    pub active: bool,
-    /// Bytes of WAL that it keeps from being removed.
-    #[serde(default, deserialize_with = "figure::known_count")]
-    pub retained: Option<u64>,
 }
 
 /// A row of `fleet.recall_results`: the last measured recall of one index of one placement.

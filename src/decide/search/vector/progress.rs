@@ -1,9 +1,10 @@
 //! Owns how far something is: builds, vacuums and shards on their way to another node.
 //! Must not judge whether that is too slow.
 
+use super::activity::{Build, Vacuum};
 use super::finding::Concern;
-use super::fleet::{Arrival, Fleet, FleetNode};
-use super::model::{Build, Vacuum};
+use super::fleet::{Arrival, Fleet};
+use super::nodes::FleetNode;
 use serde::Serialize;
 
 /// A row of `fleet.vector_progress`.

@@ -1,8 +1,9 @@
 //! Owns what is known today of the recall of each vector index of each table: which of the figures that were
 //! measured still tell of it, and what they say together. Must not call it good or bad: the check does.
 
-use super::fleet::{Fleet, FleetNode, Placement, Table, is_leftover};
+use super::fleet::{Fleet, Placement, Table, is_leftover};
 use super::model::{Index, RecallResult, Relation};
+use super::nodes::FleetNode;
 use crate::search::recall::summary::Sampled;
 use std::collections::{BTreeMap, HashMap};
 use thiserror::Error;

@@ -4,8 +4,9 @@
 use super::checks::Found;
 use super::checks::nodes::{index_bytes, rounded, silence};
 use super::finding::Concern;
-use super::fleet::{Fleet, FleetNode, Placement, ShardIndex, Table};
+use super::fleet::{Fleet, Placement, ShardIndex, Table};
 use super::model::{Index, Metapage, RecallResult, Relation};
+use super::nodes::FleetNode;
 use super::recalls::{Recall, recalls};
 use super::sizes::{GraphMemory, graph_bytes, page_bytes, tight_pages};
 use crate::condition::Condition;

@@ -7,9 +7,11 @@ use super::extensions::{numbers, version_that_runs};
 use super::nodes::rounded;
 use crate::condition::Condition;
 use crate::node::literal;
+use crate::search::vector::activity::Build;
 use crate::search::vector::finding::{Concern, Evidence, Finding, Remedy};
-use crate::search::vector::fleet::{Fleet, FleetNode, Placement, Table};
-use crate::search::vector::model::{Build, Index, Relation};
+use crate::search::vector::fleet::{Fleet, Placement, Table};
+use crate::search::vector::model::{Index, Relation};
+use crate::search::vector::nodes::FleetNode;
 use crate::search::vector::progress;
 use crate::search::vector::sizes::{
     GraphMemory, build_bytes, graph_bytes, human, megabytes, shared_bytes, training_bytes,

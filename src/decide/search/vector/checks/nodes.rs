@@ -5,8 +5,9 @@ use crate::condition::Condition;
 use crate::login::LoginFailureKind as Kind;
 use crate::node::literal;
 use crate::search::vector::finding::{Evidence, Finding, Remedy};
-use crate::search::vector::fleet::{Fleet, FleetNode};
+use crate::search::vector::fleet::Fleet;
 use crate::search::vector::model::NodeEvidence;
+use crate::search::vector::nodes::FleetNode;
 use crate::search::vector::sizes::{human, megabytes};
 
 /// Vector indexes against the memory that may cache them.

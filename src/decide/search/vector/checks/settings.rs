@@ -5,8 +5,9 @@ use super::nodes::compared;
 use crate::condition::Condition;
 use crate::node::literal;
 use crate::search::vector::finding::{Concern, Evidence, Finding, Remedy};
-use crate::search::vector::fleet::{Fleet, FleetNode};
+use crate::search::vector::fleet::Fleet;
 use crate::search::vector::model::{NodeEvidence, RoleSetting};
+use crate::search::vector::nodes::FleetNode;
 use std::collections::BTreeMap;
 
 const INDEX_SCANS: &str = "enable_indexscan";

@@ -2,6 +2,7 @@
 //! change for it to say something.
 
 mod cases;
+mod near_misses;
 mod world;
 
 use super::*;
@@ -39,7 +40,7 @@ fn every_check_says_something_when_it_should() {
 
 #[test]
 fn near_misses_are_left_alone() {
-    for (id, change) in cases::NEAR_MISSES {
+    for (id, change) in near_misses::NEAR_MISSES {
         let mut world = World::new();
         change(&mut world);
         let found = run(&world.fleet());
