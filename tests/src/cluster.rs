@@ -31,6 +31,7 @@ pub struct Plan {
     worker_settings: Vec<(String, String)>,
     worker_memory: Option<u64>,
     worker_disk: Option<u64>,
+    worker_shared_memory: Option<u64>,
     environment: Vec<(String, String)>,
 }
 
@@ -49,6 +50,7 @@ impl Plan {
             worker_settings: Vec::new(),
             worker_memory: None,
             worker_disk: None,
+            worker_shared_memory: None,
             environment: Vec::new(),
         }
     }
@@ -106,6 +108,12 @@ impl Plan {
     /// So many bytes of memory and of disk for each worker. Takes `Need::Mounts`.
     pub fn worker_host(mut self, memory: u64, disk: u64) -> Plan {
         (self.worker_memory, self.worker_disk) = (Some(memory), Some(disk));
+        self
+    }
+
+    /// So many bytes of /dev/shm for each worker. Takes `Need::Mounts`.
+    pub fn worker_shared_memory(mut self, bytes: u64) -> Plan {
+        self.worker_shared_memory = Some(bytes);
         self
     }
 
@@ -184,6 +192,7 @@ impl Plan {
         }
         spec.settings.extend(self.worker_settings.iter().cloned());
         (spec.memory, spec.disk) = (self.worker_memory, self.worker_disk);
+        spec.shared_memory = self.worker_shared_memory;
         spec
     }
 }

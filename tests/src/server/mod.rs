@@ -139,8 +139,8 @@ impl Server {
 
     /// What it is to see of its host otherwise than others do, if anything.
     fn host(&self) -> Option<Host> {
-        let Spec { resolvers, memory, disk, .. } = &self.spec;
-        if resolvers.is_none() && memory.is_none() && disk.is_none() {
+        let Spec { resolvers, memory, disk, shared_memory, .. } = &self.spec;
+        if resolvers.is_none() && memory.or(*disk).or(*shared_memory).is_none() {
             return None;
         }
         let resolv_conf = resolvers.as_ref().map(|resolvers| {
@@ -153,7 +153,7 @@ impl Server {
                 .expect("a file is written");
             file
         });
-        Some(Host { resolv_conf, meminfo, disk: *disk })
+        Some(Host { resolv_conf, meminfo, disk: *disk, shared_memory: *shared_memory })
     }
 
     /// Writes the resolv.conf of a server that has one of its own, from now on with these servers.

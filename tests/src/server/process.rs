@@ -132,6 +132,8 @@ pub(super) struct Host {
     /// Bytes of a file system of its own for the data directory. It begins with what is there, and what
     /// is written to it is gone when the server ends.
     pub disk: Option<u64>,
+    /// Bytes of /dev/shm.
+    pub shared_memory: Option<u64>,
 }
 
 impl Host {
@@ -143,6 +145,8 @@ impl Host {
             .filter_map(|(file, place)| Some((file.as_ref()?, place)))
             .map(|(file, place)| format!("mount --bind '{}' {place}", file.display()))
             .collect();
+        let shared = |bytes| format!("mount -t tmpfs -o size={bytes} tmpfs /dev/shm");
+        mounts.extend(self.shared_memory.map(shared));
         mounts.extend(self.disk.map(|bytes| {
             let (data, room) = (data.display(), data.with_extension("room"));
             let room = room.display();

@@ -61,6 +61,8 @@ pub struct Spec {
     pub memory: Option<u64>,
     /// Bytes of a file system of its own, until the server ends.
     pub disk: Option<u64>,
+    /// Bytes of /dev/shm.
+    pub shared_memory: Option<u64>,
 }
 
 impl Spec {
@@ -80,6 +82,7 @@ impl Spec {
             resolvers: None,
             memory: None,
             disk: None,
+            shared_memory: None,
         }
     }
 

@@ -2,7 +2,7 @@
 //! Must not hold a case.
 
 use super::cases::{
-    Harm, build, count, empty, give_app, leave, memory, search, set, tenant,
+    Harm, NEARLY, build, count, empty, give_app, leave, memory, search, set, tenant,
     two_shards_on_one_node, vacuum, version,
 };
 use super::world::ROWS;
