@@ -47,6 +47,16 @@ mod stopping;
 mod strangers;
 mod strangers_computing;
 mod suite;
+mod truth;
+mod truth_builds;
+mod truth_columns;
+mod truth_healthy;
+mod truth_indexes;
+mod truth_lists;
+mod truth_memory;
+mod truth_nodes;
+mod truth_spread;
+mod truth_upkeep;
 mod upgrades;
 mod vector_builds;
 mod vector_cluster;
@@ -105,6 +115,7 @@ fn main() {
         removal::suite(),
         rebalance::suite(),
         patroni::suite(),
+        truth::suite(),
         vector_indexes::suite(),
         vector_upkeep::suite(),
         vector_builds::suite(),

@@ -18,9 +18,14 @@ pub fn suite() -> Vec<Test> {
     )
 }
 
-/// A cluster in which a hundred rows need an index, and Citus can connect to its own server.
+/// A cluster in which a hundred rows need an index.
 pub fn small(workers: usize) -> Cluster {
-    let cluster = Plan::workers(workers).set("citus_fleet.index_min_rows", "100").start();
+    ready(Plan::workers(workers).set("citus_fleet.index_min_rows", "100"))
+}
+
+/// A cluster in which Citus can connect to its own server, and what was written is counted at once.
+pub fn ready(plan: Plan) -> Cluster {
+    let cluster = plan.start();
     cluster.coordinator.set("citus.local_hostname", &cluster.coordinator.address.to_string());
     // A split reads the source through Citus's own output plugin.
     let plugins = "SELECT count(*) FROM pg_settings WHERE name = 'output_plugin_libraries'";
