@@ -114,6 +114,8 @@ pub fn collect() -> Documents {
 
 fn make(mut snapshot: Value, mut vector: Value, events: Value) -> Papers {
     let health = report::brief(vector["health"].take());
+    // The metrics go by it.
+    vector["health"] = json!({ "status": health["status"] });
     if let Value::Array(workers) = &mut snapshot["workers"] {
         report::rate(workers);
     }
