@@ -6,7 +6,7 @@ use crate::suite::{Test, suite};
 use crate::vector_indexes::ready;
 use crate::{
     truth_builds, truth_columns, truth_healthy, truth_indexes, truth_lists, truth_memory,
-    truth_nodes, truth_spread, truth_upkeep,
+    truth_nodes, truth_recall, truth_settings, truth_shared_memory, truth_spread, truth_upkeep,
 };
 use citus_fleet_tests::cluster::Plan;
 use citus_fleet_tests::fleet::SOON;
@@ -17,19 +17,23 @@ use std::collections::BTreeSet;
 use std::ops::Deref;
 
 /// What each test has to have seen by its end.
-const PAIRS: [&[&str]; 8] = [
+const PAIRS: [&[&str]; 11] = [
     truth_builds::CHECKS,
     truth_columns::CHECKS,
     truth_indexes::CHECKS,
     truth_lists::CHECKS,
     truth_memory::CHECKS,
     truth_nodes::CHECKS,
+    truth_recall::CHECKS,
+    truth_settings::CHECKS,
+    truth_shared_memory::CHECKS,
     truth_spread::CHECKS,
     truth_upkeep::CHECKS,
 ];
 
-/// Checks whose pair is a suite of its own.
-const ELSEWHERE: [(&str, &str); 1] = [("recall_low", "vector_recall_schedule")];
+/// Checks that take what a test cannot have: another package of pgvector on the same machine. The tables of
+/// `decide` have their pairs.
+const ELSEWHERE: [&str; 1] = ["ext_library"];
 
 pub fn suite() -> Vec<Test> {
     let mut tests = suite!("truth", &[]; every_check_has_a_pair);
@@ -40,6 +44,9 @@ pub fn suite() -> Vec<Test> {
     tests.extend(truth_lists::suite());
     tests.extend(truth_memory::suite());
     tests.extend(truth_nodes::suite());
+    tests.extend(truth_recall::suite());
+    tests.extend(truth_settings::suite());
+    tests.extend(truth_shared_memory::suite());
     tests.extend(truth_spread::suite());
     tests.extend(truth_upkeep::suite());
     tests
@@ -47,8 +54,7 @@ pub fn suite() -> Vec<Test> {
 
 fn every_check_has_a_pair() {
     let here = PAIRS.iter().copied().flatten().copied();
-    let elsewhere = ELSEWHERE.iter().map(|(id, _)| *id);
-    let mut paired: Vec<&str> = here.chain(elsewhere).collect();
+    let mut paired: Vec<&str> = here.chain(ELSEWHERE).collect();
     paired.sort_unstable();
     let mut checks: Vec<&str> = CHECKS.iter().map(|check| check.id).collect();
     checks.sort_unstable();
