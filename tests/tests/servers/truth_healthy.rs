@@ -7,7 +7,7 @@ use citus_fleet_tests::wait::throughout;
 use citus_fleet_tests::{Need, embeddings};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub fn suite() -> Vec<Test> {
     suite!("truth_healthy", &[Need::Fleet, Need::Citus, Need::Vector];
@@ -64,8 +64,10 @@ fn steady_updates_that_autovacuum_keeps_up_with() {
         scope.spawn(|| {
             let mut session = witness.coordinator.session();
             // Every row gets the vector of another one in its turn, as where documents are edited.
+            let started = Instant::now();
             for turn in (0..4000).cycle() {
-                if ended.load(Ordering::Acquire) {
+                // Where it was not well, nobody says that it has ended.
+                if ended.load(Ordering::Acquire) || started.elapsed() > Duration::from_secs(40) {
                     break;
                 }
                 let vector = embeddings::row(turn + 4000);

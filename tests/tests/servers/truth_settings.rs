@@ -41,10 +41,9 @@ fn settings_of_a_role(witness: &mut Witness) {
     witness.mends("role_settings");
     witness.workers[0].shard_session().run(
         "SET citus.enable_alter_role_set_propagation = off;
-         ALTER ROLE app IN DATABASE postgres SET hnsw.iterative_scan = relaxed_order;
          ALTER ROLE app IN DATABASE postgres SET hnsw.ef_search = 2",
     );
-    let found = witness.speaks_of("role_settings", "ef_search", "yellow");
+    let found = witness.speaks("role_settings", "yellow");
     assert!(found.remedy.contains("IN DATABASE postgres RESET hnsw.ef_search"), "{found:?}");
     witness.mends("role_settings");
 }
