@@ -56,7 +56,6 @@ mod truth_nodes;
 mod truth_spread;
 mod truth_upkeep;
 mod upgrades;
-mod vector_builds;
 mod vector_cluster;
 mod vector_indexes;
 mod vector_kinds;
@@ -114,7 +113,6 @@ fn main() {
         truth::suite(),
         vector_indexes::suite(),
         vector_upkeep::suite(),
-        vector_builds::suite(),
         vector_cluster::suite(),
         vector_views::suite(),
         vector_kinds::suite(),
