@@ -61,7 +61,6 @@ mod truth_shared_memory;
 mod truth_spread;
 mod truth_upkeep;
 mod upgrades;
-mod vector_builds;
 mod vector_cluster;
 mod vector_indexes;
 mod vector_kinds;
@@ -121,7 +120,6 @@ fn main() {
         truth::suite(),
         vector_indexes::suite(),
         vector_upkeep::suite(),
-        vector_builds::suite(),
         vector_cluster::suite(),
         vector_views::suite(),
         vector_kinds::suite(),

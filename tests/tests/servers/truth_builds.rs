@@ -91,6 +91,12 @@ fn a_build_that_waits(witness: &mut Witness) {
     let waits = std::thread::spawn(move || builder.error(&rebuild));
     let found = witness.speaks("build_running", "yellow");
     assert!(found.affected.contains(&id.to_string()), "{found:?}");
+    let progress = witness.coordinator.rows("SELECT * FROM fleet.vector_progress");
+    assert_eq!(
+        (&progress[0]["activity"], &progress[0]["shardid"], &progress[0]["table_name"]),
+        ("build", &*id.to_string(), "public.items")
+    );
+    witness.is_silent("ccnew_leftover");
     // It waits, but not for long.
     witness.is_silent("build_stalled");
     witness.coordinator.run("SET citus_fleet.stalled_after = 0");
@@ -115,6 +121,8 @@ fn a_vacuum_that_is_stuck(witness: &mut Witness) {
     });
     witness.coordinator.run("SET citus_fleet.stalled_after = 0");
     let found = witness.speaks("vacuum_stuck", "yellow");
+    let progress = witness.coordinator.rows("SELECT * FROM fleet.vector_progress");
+    assert_eq!((&progress[0]["activity"], &progress[0]["table_name"]), ("vacuum", "public.items"));
     // An hour at the indexes is stuck; a moment is not.
     witness.coordinator.run("SET citus_fleet.stalled_after = '1h'");
     witness.is_silent("vacuum_stuck");

@@ -56,6 +56,10 @@ fn a_shard_that_is_lost(witness: &mut Witness) {
     session.run(&format!("ALTER TABLE {shard} RENAME TO mislaid"));
     let found = witness.speaks("placement_missing", "red");
     assert!(found.affected.contains(&id.to_string()) && found.remedy.is_empty(), "{found:?}");
+    let rows = witness.vector_shards("public.items");
+    let red: Vec<&str> =
+        rows.iter().filter(|row| &row["status"] == "red").map(|row| &row["shardid"]).collect();
+    assert_eq!((rows.len(), red), (4, vec![id.to_string().as_str()]), "{rows:?}");
     session.run(&format!("ALTER TABLE mislaid RENAME TO {shard}"));
     witness.falls_silent("placement_missing");
     witness.is_well();

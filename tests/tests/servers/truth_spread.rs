@@ -118,6 +118,10 @@ fn a_shard_on_its_way(witness: &mut Witness) {
     let moved = std::thread::spawn(move || mover.try_rows(&call).map(drop));
     let found = witness.speaks_of("move_in_flight", &id.to_string(), "yellow");
     assert!(found.symptom.contains(&shard), "{found:?}");
+    let progress =
+        witness.coordinator.rows("SELECT * FROM fleet.vector_progress WHERE activity = 'move'");
+    assert_eq!(progress.len(), 1, "{progress:?}");
+    assert_eq!(progress[0]["nodename"], witness.workers[1].address.to_string());
     holder.run("ROLLBACK");
     moved.join().expect("the session answers").expect("the shard is moved");
     // What it leaves behind is about to be removed, and no more than worth knowing.
