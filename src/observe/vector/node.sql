@@ -67,7 +67,7 @@ WITH types AS MATERIALIZED (
     'valid', i.indisvalid, 'ready', i.indisready, 'partial', i.partial,
     -- How its definition begins: names may hold anything, so what follows is found by this.
     'head', pg_catalog.format('CREATE INDEX %I ON %s%I.%I USING ', c.relname,
-      CASE WHEN c.relkind OPERATOR(pg_catalog.=) 'I' THEN 'ONLY ' ELSE '' END, r.nspname, r.relname),
+      CASE WHEN c.relkind OPERATOR(pg_catalog.=) 'I' THEN 'ONLY ' ELSE '' END, n.nspname, r.relname),
     'options', COALESCE(c.reloptions, '{}'),
     'columns', ARRAY(
       SELECT DISTINCT a.attname
@@ -91,7 +91,10 @@ WITH types AS MATERIALIZED (
     'blocks_hit', pg_catalog.pg_stat_get_blocks_hit(i.indexrelid))
     ORDER BY c.relname) AS list
   FROM vector_indexes i
-  JOIN relations r ON r.oid OPERATOR(pg_catalog.=) i.indrelid
+  -- By the catalogs' own indexes: of the relations above nobody knows beforehand how many there are, and each
+  -- index would be compared with all of them.
+  JOIN pg_catalog.pg_class r ON r.oid OPERATOR(pg_catalog.=) i.indrelid
+  JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) r.relnamespace
   JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) i.indexrelid
   GROUP BY i.indrelid
 )
