@@ -149,9 +149,11 @@ mod tests {
     #[test]
     fn a_report_has_an_end_and_of_every_check_one() {
         let many = |id: &str, status: &str| vec![diagnosis(id, status, 6000); 50];
+        let mut found = many("index_missing", "yellow");
+        found.extend(many("index_invalid", "red"));
+        found.push(diagnosis("def_drift", "green", 1));
         let health = json!({ "status": "red", "details": { "nodes": 1 }, "indicators": {
-            "indexes": { "status": "red", "details": {}, "diagnosis": [many("index_missing", "yellow"),
-                many("index_invalid", "red"), vec![diagnosis("def_drift", "green", 1)]].concat() },
+            "indexes": { "status": "red", "details": {}, "diagnosis": found },
             "upkeep": { "status": "yellow", "diagnoses_left_out": 7, "diagnosis": many("bloat", "yellow") },
         }});
         let brief = brief(health);

@@ -331,15 +331,15 @@ mod tests {
         let text = example(everything);
         let served = mentioned(&text);
         for consumer in [
-            include_str!("../monitoring/dashboard.json"),
-            include_str!("../monitoring/rules.yaml"),
-            include_str!("../monitoring/rules_test.yaml"),
+            include_str!("../../monitoring/dashboard.json"),
+            include_str!("../../monitoring/rules.yaml"),
+            include_str!("../../monitoring/rules_test.yaml"),
         ] {
             let unknown: Vec<&str> = mentioned(consumer).difference(&served).copied().collect();
             assert_eq!(unknown, Vec::<&str>::new(), "{text}");
             assert!(mentioned(consumer).len() > 5);
         }
-        serde_json::from_str::<Value>(include_str!("../monitoring/dashboard.json")).unwrap();
+        serde_json::from_str::<Value>(include_str!("../../monitoring/dashboard.json")).unwrap();
     }
 
     #[test]

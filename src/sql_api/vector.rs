@@ -5,8 +5,9 @@ use crate::backend::catalog::read_one;
 use crate::error::Error;
 use crate::observe::vector::{collect, node};
 use crate::settings;
-use decide::search::vector::fleet::{Fleet, Sources};
+use decide::search::vector::fleet::Fleet;
 use decide::search::vector::rows::Judged;
+use decide::search::vector::sources::Sources;
 use decide::search::vector::{checks, health, progress, told};
 use serde_json::{Value, json};
 

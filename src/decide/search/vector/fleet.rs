@@ -3,9 +3,10 @@
 
 use super::catalogs::{CatalogShard, CatalogTable, Catalogs, Cleanup, Job};
 use super::finding::{Concern, Remedy};
-use super::model::{Index, NodeAnswer, NodeEvidence, RecallResult, Relation, Silence};
+use super::model::{Index, NodeEvidence, RecallResult, Relation, Silence};
 use super::nodes::{FleetNode, nodes};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use super::sources::Sources;
+use std::collections::{BTreeSet, HashMap};
 
 /// What operators may want otherwise.
 #[derive(Clone, Copy, Debug)]
@@ -18,19 +19,6 @@ pub struct Thresholds {
     pub recall_target: f64,
     /// Seconds for which a measured recall counts.
     pub recall_lasts: f64,
-}
-
-/// Everything that was collected, before it is put together.
-#[derive(Clone, Copy, Debug)]
-pub struct Sources<'a> {
-    pub own_port: u16,
-    pub own: &'a NodeEvidence,
-    /// `None` without Citus.
-    pub catalogs: Option<&'a Catalogs>,
-    /// Of the other nodes, by nodeid.
-    pub answers: &'a BTreeMap<i32, NodeAnswer>,
-    pub recalls: &'a [RecallResult],
-    pub silences: &'a [Silence],
 }
 
 #[derive(Debug)]

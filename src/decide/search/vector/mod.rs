@@ -15,4 +15,5 @@ mod recalls;
 pub mod rows;
 pub mod series;
 pub mod sizes;
+pub mod sources;
 pub mod told;

@@ -3,9 +3,9 @@
 
 use super::catalogs::CatalogNode;
 use super::finding::{COORDINATOR, Concern, Remedy};
-use super::fleet::Sources;
 use super::model::NodeEvidence;
 use super::sizes::Allowance;
+use super::sources::Sources;
 
 #[derive(Debug)]
 pub struct FleetNode<'a> {

@@ -147,7 +147,7 @@ fn the_document_and_the_code_agree() {
     }
 }
 
-fn only<'f>(world: &'f World, check: &str) -> Vec<Finding> {
+fn only(world: &World, check: &str) -> Vec<Finding> {
     let found = run(&world.fleet());
     found.into_iter().filter(|one| one.check.id == check).map(|one| one.finding).collect()
 }

@@ -3,9 +3,10 @@
 
 use crate::login::{LoginFailure, LoginFailureKind};
 use crate::search::vector::catalogs::*;
-use crate::search::vector::fleet::{Fleet, Sources, Thresholds};
+use crate::search::vector::fleet::{Fleet, Thresholds};
 use crate::search::vector::model::*;
 use crate::search::vector::sizes::{graph_pages, value_bytes};
+use crate::search::vector::sources::Sources;
 use std::collections::BTreeMap;
 
 pub const ROWS: u64 = 50_000;
