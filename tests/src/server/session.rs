@@ -159,12 +159,11 @@ impl Session {
 
     /// Runs a `COPY … FROM STDIN` with these lines.
     #[track_caller]
-    pub fn copy(&mut self, sql: &str, lines: impl Iterator<Item = String>) {
-        let copied = || -> Result<u64, Box<dyn std::error::Error>> {
+    pub fn copy(&mut self, sql: &str, mut lines: impl Iterator<Item = String>) {
+        let mut copied = || -> Result<u64, SqlError> {
             let mut writer = self.client.copy_in(sql)?;
-            for line in lines {
-                writer.write_all(line.as_bytes())?;
-            }
+            // Why a line is not taken is told at the end.
+            let _ = lines.try_for_each(|line| writer.write_all(line.as_bytes()));
             Ok(writer.finish()?)
         };
         copied().unwrap_or_else(|error| panic!("{sql}\n  {error}"));

@@ -154,6 +154,13 @@ fn a_node_that_joins_late(witness: &mut Witness) {
         "UPDATE pg_dist_background_task SET retry_count = 32, not_before = now()
          WHERE retry_count > 0",
     );
+    until("the job has ended", Duration::from_secs(60), || {
+        let states = "SELECT string_agg(state::text, ' ') FROM pg_dist_background_job";
+        match witness.coordinator.try_value(states)?.as_str() {
+            states if states.contains("fail") => Ok(()),
+            states => Err(states.to_string()),
+        }
+    });
     let failed = witness.speaks("job_failed", "yellow");
     assert!(failed.symptom.contains("shard"), "{failed:?}");
     late.reset("default_transaction_read_only");
