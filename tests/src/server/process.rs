@@ -245,12 +245,20 @@ pub(crate) fn forget(pid: u32) {
     live().pids.remove(&pid);
 }
 
-/// SIGKILL for a postmaster and all that it started.
+/// SIGKILL for a postmaster and all that it started. Until the last one has let go of the shared memory, nobody
+/// can start there.
 pub(crate) fn kill_postmaster(pid: u32) {
     send(pid, libc::SIGSTOP);
-    for process in children_of(pid).into_iter().chain([pid]) {
+    let children = children_of(pid);
+    for process in children.iter().copied().chain([pid]) {
         send(process, libc::SIGKILL);
     }
+    until("the server's processes have ended", Duration::from_secs(10), || {
+        match children.iter().find(|pid| Path::new(&format!("/proc/{pid}")).exists()) {
+            Some(pid) => Err(*pid),
+            None => Ok(()),
+        }
+    });
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
