@@ -198,6 +198,7 @@ COMMENT ON COLUMN fleet.recall_results.p10 IS 'The recall that nine queries in t
 COMMENT ON COLUMN fleet.recall_results.returned_ratio IS 'Rows that came back against rows that there were to come: below 1, LIMIT k gives fewer than k rows';
 COMMENT ON COLUMN fleet.recall_results.rows IS 'Rows that the index should have held';
 COMMENT ON COLUMN fleet.recall_results.written IS 'Entries that had ever been written to the indexes of the table: after many more the result does not count';
+COMMENT ON COLUMN fleet.recall_results.counted_since IS 'Since when the node had counted them, in seconds since 1970: after a reset of its statistics the result does not count';
 COMMENT ON COLUMN fleet.recall_results.duration IS 'How long the node took';
 COMMENT ON COLUMN fleet.recall_results.note IS 'What to know about the figures';
 COMMENT ON COLUMN fleet.recall_results.measured_at IS 'When it was measured';

@@ -19,6 +19,7 @@ CREATE TABLE fleet.recall_results (
   returned_ratio double precision NOT NULL,
   rows bigint NOT NULL,
   written bigint NOT NULL,
+  counted_since double precision,
   duration interval NOT NULL,
   note text,
   measured_at timestamptz NOT NULL DEFAULT pg_catalog.now(),

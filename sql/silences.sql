@@ -10,4 +10,6 @@ CREATE TABLE fleet.silences (
   CONSTRAINT silences_key UNIQUE NULLS NOT DISTINCT ("check", relation)
 );
 
-SELECT pg_catalog.pg_extension_config_dump('fleet.silences', '');
+-- Without its table it would be dumped as a number, which is another table elsewhere.
+SELECT pg_catalog.pg_extension_config_dump('fleet.silences',
+  'WHERE relation IS NULL OR relation::pg_catalog.oid IN (SELECT oid FROM pg_catalog.pg_class)');

@@ -36,7 +36,9 @@ pub enum Error {
     NoSuchView(String),
     #[error("there is no check {0:?} of vector-shard health")]
     NoSuchCheck(String),
-    #[error("a silence has to end, at a moment that is to come")]
+    #[error("check {0} is about nodes or the cluster, not about tables")]
+    NotOfTables(&'static str),
+    #[error("a silence has to end, at a moment that is to come within ten years")]
     SilenceWithoutEnd,
     #[error("a silence needs a reason")]
     SilencedWithoutWhy,
@@ -80,7 +82,7 @@ pub enum Error {
     NotClean(String),
     #[error("{0} still takes itself for a worker of this cluster")]
     Unaware(String),
-    #[error("the relation is {0}, which has no rows of its own to measure")]
+    #[error("the relation is {0}, which has no rows of its own")]
     NotATable(&'static str),
     #[error("permission denied for the table")]
     MayNotRead(&'static str),
@@ -139,6 +141,7 @@ impl Error {
             Self::NodeDeclines { .. } => PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             Self::NoSuchView(_)
             | Self::NoSuchCheck(_)
+            | Self::NotOfTables(_)
             | Self::SilenceWithoutEnd
             | Self::SilencedWithoutWhy
             | Self::NoSuchOption(_)
@@ -184,6 +187,7 @@ impl Error {
             Self::NoSuchCheck(_) => {
                 "SELECT fleet.vector_health(true) -> 'details' -> 'checks'; lists them, docs/vector-health.md describes them."
             }
+            Self::NotOfTables(_) => "Silence it for the whole cluster: relation => NULL.",
             Self::SilenceWithoutEnd => "Give it one, such as now() + '90 days'; it can be renewed.",
             Self::SilencedWithoutWhy => {
                 "Say why it is meant to be so: whoever reads the report next has to know."
@@ -191,9 +195,7 @@ impl Error {
             Self::NotSilenced(_) => {
                 "SELECT * FROM fleet.silences; lists what is, by check and relation."
             }
-            Self::NotATable(_) => {
-                "Recall is measured on tables, partitioned tables and materialized views."
-            }
+            Self::NotATable(_) => "It takes a table, a partitioned table or a materialized view.",
             Self::MayNotRead(why) => why,
             Self::NoVectors => "Recall is measured on columns with a vector index.",
             Self::NoAnnIndex { lacks_dimensions: true } => {

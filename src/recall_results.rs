@@ -40,14 +40,14 @@ pub fn store(relation: pg_sys::Oid, ask: &Ask, rows: &[Placed]) -> Result<(), Er
         "INSERT INTO fleet.recall_results AS r
          SELECT $1::pg_catalog.regclass, n.nodename, n.nodeport, n.shardid, n.relation, n.index,
                 n.filenode, COALESCE(n.settings, ''), $3, n.queries, n.recall, n.deviation, n.ci_low,
-                n.ci_high, n.p10, n.returned_ratio, n.rows, n.written,
+                n.ci_high, n.p10, n.returned_ratio, n.rows, n.written, n.counted_since,
                 pg_catalog.make_interval(secs => n.duration_ms OPERATOR(pg_catalog./) 1000), n.note,
                 pg_catalog.now()
          FROM pg_catalog.jsonb_to_recordset($2) AS n (
            nodename text, nodeport integer, shardid bigint, relation text, index text,
            filenode bigint, settings text, queries integer, recall double precision,
            deviation double precision, ci_low double precision, ci_high double precision, p10 double precision,
-           returned_ratio double precision, rows bigint, written bigint, duration_ms double precision,
+           returned_ratio double precision, rows bigint, written bigint, counted_since double precision, duration_ms double precision,
            note text)
          WHERE n.recall IS NOT NULL
          ON CONFLICT (nodename, nodeport, placement, index) DO UPDATE SET
@@ -55,7 +55,7 @@ pub fn store(relation: pg_sys::Oid, ask: &Ask, rows: &[Placed]) -> Result<(), Er
            settings = EXCLUDED.settings, k = EXCLUDED.k, queries = EXCLUDED.queries,
            recall = EXCLUDED.recall, deviation = EXCLUDED.deviation, ci_low = EXCLUDED.ci_low, ci_high = EXCLUDED.ci_high,
            p10 = EXCLUDED.p10, returned_ratio = EXCLUDED.returned_ratio,
-           rows = EXCLUDED.rows, written = EXCLUDED.written,
+           rows = EXCLUDED.rows, written = EXCLUDED.written, counted_since = EXCLUDED.counted_since,
            duration = EXCLUDED.duration, note = EXCLUDED.note, measured_at = EXCLUDED.measured_at",
         &[relation.into(), rows().into(), k.into()],
     )?)
@@ -115,7 +115,7 @@ pub fn latest() -> Result<Vec<RecallResult>, Error> {
     catalog::value(
         "SELECT COALESCE(pg_catalog.json_agg(r), '[]')::pg_catalog.text
          FROM (SELECT r.nodename, r.nodeport, r.placement, r.index, r.filenode, r.settings, r.k,
-                      r.queries, r.recall, r.deviation, r.returned_ratio, r.rows, r.written,
+                      r.queries, r.recall, r.deviation, r.returned_ratio, r.rows, r.written, r.counted_since,
                       EXTRACT(epoch FROM r.measured_at) AS measured_at
                FROM fleet.recall_results r) r",
         &[],

@@ -2,8 +2,9 @@
 //! Must not judge which findings those are: `decide` matches them.
 
 use crate::backend::catalog::{self, read_one};
+use crate::backend::relation::require_table;
 use crate::error::Error;
-use decide::search::vector::checks::CHECKS;
+use decide::search::vector::checks::{CHECKS, Check};
 use decide::search::vector::model::Silence;
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::prelude::*;
@@ -11,18 +12,26 @@ use pgrx::prelude::*;
 /// Silences a check, of a table or of the whole cluster; takes the place of a silence of the same. Those that
 /// have ended, or whose table is gone, are forgotten.
 ///
-/// Errors: 22023 for a check that there is not, for an end that has passed or never comes, and without a why.
+/// Errors: 22023 for a check that there is not, or that is not about tables, for an end that has passed or is more
+/// than ten years away, and without a why; 42809 for what is no table.
 pub fn add(
     check: &str,
     relation: Option<pg_sys::Oid>,
     until: TimestampWithTimeZone,
     why: &str,
 ) -> Result<(), Error> {
-    require_check(check)?;
+    let check = known(check)?;
+    if let Some(relation) = relation {
+        require_table(relation)?;
+        if !check.is_of_tables() {
+            return Err(Error::NotOfTables(check.id));
+        }
+    }
     if why.trim().is_empty() {
         return Err(Error::SilencedWithoutWhy);
     }
-    let ends = "SELECT pg_catalog.isfinite($1) AND $1 OPERATOR(pg_catalog.>) pg_catalog.now()";
+    let ends = "SELECT $1 OPERATOR(pg_catalog.>) pg_catalog.now() AND
+        $1 OPERATOR(pg_catalog.<=) (pg_catalog.now() OPERATOR(pg_catalog.+) '10 years'::pg_catalog.interval)";
     if read_one(ends, &[until.into()])? != Some(true) {
         return Err(Error::SilenceWithoutEnd);
     }
@@ -33,7 +42,7 @@ pub fn add(
          ON CONFLICT ON CONSTRAINT silences_key DO UPDATE SET
            until = EXCLUDED.until, why = EXCLUDED.why,
            silenced_by = EXCLUDED.silenced_by, silenced_at = EXCLUDED.silenced_at",
-        &[check.into(), relation.into(), until.into(), why.into()],
+        &[check.id.into(), relation.into(), until.into(), why.into()],
     )?)
 }
 
@@ -41,7 +50,7 @@ pub fn add(
 ///
 /// Errors: 22023 for a check that there is not; 42704 where it is not silenced.
 pub fn remove(check: &str, relation: Option<pg_sys::Oid>) -> Result<(), Error> {
-    require_check(check)?;
+    known(check)?;
     forget_ended()?;
     let removed: Option<bool> = Spi::get_one_with_args(
         "WITH removed AS (
@@ -84,11 +93,9 @@ pub fn current() -> Result<Vec<Silence>, Error> {
     )
 }
 
-fn require_check(check: &str) -> Result<(), Error> {
-    match CHECKS.iter().any(|known| known.id == check) {
-        true => Ok(()),
-        false => Err(Error::NoSuchCheck(check.to_owned())),
-    }
+fn known(check: &str) -> Result<&'static Check, Error> {
+    let known = CHECKS.iter().find(|known| known.id == check);
+    known.ok_or_else(|| Error::NoSuchCheck(check.to_owned()))
 }
 
 fn forget_ended() -> Result<(), Error> {

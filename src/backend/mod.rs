@@ -6,5 +6,6 @@ pub mod catalog;
 pub mod connection;
 pub mod encoding;
 pub mod locks;
+pub mod relation;
 pub mod signals;
 pub mod transaction;

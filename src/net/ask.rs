@@ -12,6 +12,7 @@ use crate::error::Error;
 use decide::configuration::names::HostName;
 use decide::login::{LoginFailure, LoginFailureKind};
 use decide::node::Node;
+use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -114,17 +115,21 @@ pub fn ask(
     let deadline = question.bounds.deadline;
     let dns = Dns::system(deadline);
     let dns = dns.as_ref().map_err(String::as_str);
-    let mut answers: Vec<Answer> = nodes.iter().map(|_| Err(late(deadline))).collect();
+    let has_entered: Vec<Cell<bool>> = nodes.iter().map(|_| Cell::new(false)).collect();
     let mut crowd = Crowd::new()?;
     for (number, (node, parameters)) in nodes.iter().enumerate() {
+        let entered = &has_entered[number];
         crowd.join(async move {
-            (number, interview(node, parameters, question, credentials, dns).await)
+            (number, interview(node, parameters, question, credentials, dns, entered).await)
         });
     }
     let end = Instant::now() + deadline;
     loop {
         let patience = end.saturating_duration_since(Instant::now());
         if let Some(come) = crowd.collect(patience, signals::interrupt_pending) {
+            let unheard =
+                has_entered.iter().map(|it| if it.get() { busy(deadline) } else { late(deadline) });
+            let mut answers: Vec<Answer> = unheard.map(Err).collect();
             for (number, answer) in come {
                 answers[number] = answer;
             }
@@ -141,6 +146,7 @@ async fn interview(
     question: &Question<'_>,
     credentials: &Credentials,
     dns: Result<&Dns, &str>,
+    has_entered: &Cell<bool>,
 ) -> Answer {
     let parameters: Vec<&str> = parameters.iter().map(String::as_str).collect();
     let mut last = failure(LoginFailureKind::Unresolvable, "the name leads nowhere");
@@ -150,6 +156,7 @@ async fn interview(
         let nodeid = Some(node.nodeid);
         match visit(&node.nodename, endpoint, nodeid, question.bounds, credentials).await {
             Ok(mut login) => {
+                has_entered.set(true);
                 login.allow(question.most_bytes);
                 return login.value(question.statement, &parameters).await;
             }
@@ -180,6 +187,12 @@ pub fn late_at(endpoint: SocketAddr, deadline: Duration) -> LoginFailure {
 /// Of a server that did not say anything in time.
 pub fn late(deadline: Duration) -> LoginFailure {
     failure(LoginFailureKind::Timeout, &format!("nothing within {} ms", deadline.as_millis()))
+}
+
+/// Of a server that let us in, and so does others, and has not answered yet.
+fn busy(deadline: Duration) -> LoginFailure {
+    let message = format!("it let us in, and has not answered within {} ms", deadline.as_millis());
+    failure(LoginFailureKind::Other, &message)
 }
 
 fn failure(kind: LoginFailureKind, message: &str) -> LoginFailure {

@@ -8,4 +8,5 @@ pub mod network;
 pub mod probe;
 pub mod recall;
 pub mod search_option;
+pub mod search_settings;
 pub mod vector;

@@ -1,6 +1,7 @@
 //! Owns what SQL sees of recall: its arguments, its privileges and its rows.
 //! Must not measure: a node does, for its own placements.
 
+use crate::backend::relation::require_table;
 use crate::error::Error;
 use crate::observe::recall::{self, cluster, target};
 use crate::recall_results;
@@ -150,22 +151,6 @@ fn vector_recall_rows(
 fn may_write() -> bool {
     // SAFETY: flags of this session and of the server.
     unsafe { pg_sys::superuser() && !pg_sys::XactReadOnly && !pg_sys::RecoveryInProgress() }
-}
-
-fn require_table(relation: pg_sys::Oid) -> Result<(), Error> {
-    // SAFETY: a lookup in the cache; the caller holds the relation open.
-    let kind = unsafe { pg_sys::get_rel_relkind(relation) } as u8;
-    match kind {
-        pg_sys::RELKIND_RELATION | pg_sys::RELKIND_PARTITIONED_TABLE | pg_sys::RELKIND_MATVIEW => {
-            Ok(())
-        }
-        pg_sys::RELKIND_VIEW => Err(Error::NotATable("a view")),
-        pg_sys::RELKIND_FOREIGN_TABLE => Err(Error::NotATable("a foreign table")),
-        pg_sys::RELKIND_INDEX | pg_sys::RELKIND_PARTITIONED_INDEX => {
-            Err(Error::NotATable("an index"))
-        }
-        _ => Err(Error::NotATable("not a table")),
-    }
 }
 
 /// An interval's length, with months of 30 days, as PostgreSQL compares intervals.

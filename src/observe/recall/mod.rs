@@ -11,12 +11,14 @@ pub mod target;
 
 use crate::backend::transaction::contained;
 use crate::error::{Error, one_line};
+use crate::observe::search_settings;
 use decide::search::recall::ask::Ask;
 use decide::search::recall::result::Measured;
 use decide::search::recall::summary::summarize;
 use heap_pass::Pass;
 use index::AnnIndex;
 use pgrx::pg_sys;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use target::Target;
 
@@ -28,10 +30,16 @@ const SEARCHING: f64 = 0.5;
 /// Measures every hnsw and ivfflat index of the relations, which are given by qualified name.
 pub fn measure(relations: &[String], ask: &Ask) -> Vec<Measured> {
     let deadline = Instant::now() + ask.budget;
+    let settings = match contained(search_settings::of_database) {
+        Ok(settings) => settings,
+        Err(why) => {
+            return relations.iter().map(|it| Measured::not(it, None, why.to_string())).collect();
+        }
+    };
     let mut answers = Vec::new();
     let mut targets: Vec<(&str, Target)> = Vec::new();
     for relation in relations {
-        match within(deadline, || target::find(relation)) {
+        match within(deadline, &settings, || target::find(relation)) {
             Ok(found) if found.is_empty() => {
                 let why = "it has no hnsw or ivfflat index";
                 answers.push(Measured { unindexed: true, ..Measured::not(relation, None, why) });
@@ -49,7 +57,7 @@ pub fn measure(relations: &[String], ask: &Ask) -> Vec<Measured> {
         let result = if left.is_zero() {
             Err(Error::Internal("the budget was over before its turn".into()))
         } else {
-            within(deadline, || measure_one(target, ask, started + share))
+            within(deadline, &settings, || measure_one(target, ask, started + share))
         };
         let mut answer = match result {
             Ok(measured) => measured,
@@ -63,24 +71,27 @@ pub fn measure(relations: &[String], ask: &Ask) -> Vec<Measured> {
     answers
 }
 
-/// Runs `body` contained, and lets it wait for no lock longer than until the deadline.
-fn within<T>(deadline: Instant, body: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+/// Runs `body` contained, by the settings of searches of the database, and lets it wait for no lock longer than
+/// until the deadline. What is read by it is no use of the index, nor of the table, by anybody.
+fn within<T>(
+    deadline: Instant,
+    settings: &BTreeMap<String, String>,
+    body: impl FnOnce() -> Result<T, Error>,
+) -> Result<T, Error> {
     contained(|| {
         let left = deadline.saturating_duration_since(Instant::now()).as_millis().max(1);
-        // What is read here is no use of the index, nor of the table, by anybody.
-        target::with_settings(
-            &[(c"lock_timeout", &format!("{left}ms")), (c"track_counts", "off")],
-            body,
-        )
+        let mut all = vec![("lock_timeout", format!("{left}ms")), ("track_counts", "off".into())];
+        all.extend(settings.iter().map(|(name, value)| (name.as_str(), value.clone())));
+        target::with_settings(&all, body)
     })
 }
 
 fn measure_one(target: &Target, ask: &Ask, deadline: Instant) -> Result<Measured, Error> {
     target.open(|index| {
         // Before the snapshot's rows are counted, so that nothing written meanwhile goes unnoticed.
-        let written = target.written();
+        let (written, counted_since) = (target.written(), target::counted_since()?);
         let mut measured = figures(index, ask, deadline)?;
-        measured.written = Some(written);
+        (measured.written, measured.counted_since) = (Some(written), counted_since);
         measured.filenode = Some(index.filenode());
         measured.settings = Some(target.settings());
         Ok(measured)

@@ -3,7 +3,7 @@
 //! Must not run anything of the table's owner with the caller's rights.
 
 use super::index::AnnIndex;
-use crate::backend::catalog::setting;
+use crate::backend::catalog::{read_one, setting};
 use crate::backend::transaction::as_role;
 use crate::error::Error;
 use pgrx::{PgList, pg_sys};
@@ -57,7 +57,7 @@ impl Target {
             let heap = pg_sys::relation_open(self.heap, SHARE);
             let restricted = pg_sys::SECURITY_RESTRICTED_OPERATION as i32;
             let result = as_role((*(*heap).rd_rel).relowner, restricted, || {
-                with_settings(&[(c"search_path", "pg_catalog, pg_temp")], || {
+                with_settings(&[("search_path", "pg_catalog, pg_temp".into())], || {
                     let index = AnnIndex::open(heap, self.index)?;
                     let result = body(&index);
                     index.close();
@@ -93,6 +93,12 @@ pub fn find(relation: &str) -> Result<Vec<Target>, Error> {
         pg_sys::relation_close(heap, SHARE);
         found
     }
+}
+
+/// Since when the server has counted what is written, in seconds since 1970: a reset, of all statistics or of a
+/// single table's, moves it, and so does a crash, which loses them.
+pub fn counted_since() -> Result<Option<f64>, Error> {
+    read_one(include_str!("../counted_since.sql"), &[])
 }
 
 /// Whether the caller may read all rows of a table: whoever may not must not learn from distances
@@ -148,12 +154,13 @@ unsafe fn indexes(heap: pg_sys::Relation) -> Result<Vec<Target>, Error> {
 }
 
 /// Runs `body` with settings that end with it, or with the subtransaction.
-pub fn with_settings<T>(settings: &[(&CStr, &str)], body: impl FnOnce() -> T) -> T {
+pub fn with_settings<T>(settings: &[(&str, String)], body: impl FnOnce() -> T) -> T {
     // SAFETY: the nest level is closed again here, or by the abort that an ERROR brings.
     unsafe {
         let level = pg_sys::NewGUCNestLevel();
         for (name, value) in settings {
-            let value = CString::new(*value).unwrap_or_default();
+            let name = CString::new(*name).unwrap_or_default();
+            let value = CString::new(value.as_str()).unwrap_or_default();
             pg_sys::set_config_option(
                 name.as_ptr(),
                 value.as_ptr(),

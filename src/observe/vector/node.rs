@@ -4,8 +4,10 @@
 
 use super::metapage::Opened;
 use super::searches;
-use crate::backend::catalog::{is_installed, setting, value};
+use crate::backend::catalog::{read_one, setting, value};
+use crate::backend::transaction::contained;
 use crate::error::Error;
+use crate::observe::search_settings;
 use decide::search::vector::model::{Index, NodeEvidence, Relation, Resources};
 use pgrx::{IntoDatum, pg_sys};
 use std::ffi::CStr;
@@ -14,19 +16,20 @@ use std::fs::read_to_string;
 /// Collects the evidence of this node. Runs with the setting of Citus that shows shards, and with a
 /// search path of pg_catalog alone: both belong to the SQL function.
 pub fn collect() -> Result<NodeEvidence, Error> {
-    if is_installed(c"vector") {
-        // The settings of searches exist only where the library has been loaded.
-        // SAFETY: what the extension itself was created from; an ERROR where the file is gone.
-        unsafe { pg_sys::load_file(c"$libdir/vector".as_ptr(), false) };
-    }
+    let of_database = search_settings::of_database()?;
     let mut evidence: NodeEvidence = value(include_str!("node.sql"), &[])?;
+    for (name, value) in of_database {
+        evidence.settings.entry(name).or_default().value = value;
+    }
     for relation in &mut evidence.relations {
         look(relation);
     }
     evidence.resources =
         Resources { memory: memory(), disk_free: disk_free(), shared_memory: shared_memory() };
+    evidence.counted_since = read_one(include_str!("../counted_since.sql"), &[])?;
     evidence.library.is_replaced = is_library_replaced();
-    evidence.searches = searches::collect()?;
+    // Without them something can be told all the same.
+    evidence.searches = contained(searches::collect).unwrap_or_default();
     Ok(evidence)
 }
 

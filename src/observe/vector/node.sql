@@ -69,15 +69,16 @@ WITH types AS MATERIALIZED (
     'head', pg_catalog.format('CREATE INDEX %I ON %s%I.%I USING ', c.relname,
       CASE WHEN c.relkind OPERATOR(pg_catalog.=) 'I' THEN 'ONLY ' ELSE '' END, n.nspname, r.relname),
     'options', COALESCE(c.reloptions, '{}'),
+    -- Those of its key, and not of its predicate, as pg_depend would have them.
     'columns', ARRAY(
-      SELECT DISTINCT a.attname
-      FROM pg_catalog.pg_depend d
-      JOIN pg_catalog.pg_attribute a ON a.attrelid OPERATOR(pg_catalog.=) i.indrelid
-       AND a.attnum OPERATOR(pg_catalog.=) d.refobjsubid
-      WHERE d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass
-        AND d.objid OPERATOR(pg_catalog.=) i.indexrelid
-        AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass
-        AND d.refobjid OPERATOR(pg_catalog.=) i.indrelid),
+      SELECT a.attname
+      FROM pg_catalog.pg_index x
+      JOIN pg_catalog.pg_attribute a ON a.attrelid OPERATOR(pg_catalog.=) x.indrelid
+       AND a.attnum OPERATOR(pg_catalog.>) 0
+       AND (a.attnum OPERATOR(pg_catalog.=) ANY (x.indkey) OR x.indexprs::pg_catalog.text OPERATOR(pg_catalog.~)
+            pg_catalog.concat(':varattno ', a.attnum, '[^0-9]'))
+      WHERE x.indexrelid OPERATOR(pg_catalog.=) i.indexrelid
+      ORDER BY a.attname),
     'kind', (SELECT COALESCE(t.typname, pg_catalog.format_type(k.atttypid, NULL)) FROM pg_catalog.pg_attribute k
              LEFT JOIN with_domains t ON t.oid OPERATOR(pg_catalog.=) k.atttypid
              WHERE k.attrelid OPERATOR(pg_catalog.=) i.indexrelid AND k.attnum OPERATOR(pg_catalog.=) 1),
@@ -116,7 +117,7 @@ SELECT pg_catalog.json_build_object(
     FROM pg_catalog.pg_settings s
     LEFT JOIN (VALUES ('B', 1), ('kB', 1024), ('8kB', 8192), ('MB', 1048576)) AS u (unit, bytes)
       ON u.unit OPERATOR(pg_catalog.=) s.unit
-    WHERE s.name OPERATOR(pg_catalog.=) ANY ('{maintenance_work_mem,max_parallel_maintenance_workers,min_parallel_table_scan_size,effective_cache_size,shared_buffers,enable_indexscan,citus.max_adaptive_executor_pool_size,citus.propagate_set_commands}'::pg_catalog.text[])
+    WHERE s.name OPERATOR(pg_catalog.=) ANY ('{maintenance_work_mem,max_parallel_maintenance_workers,min_parallel_table_scan_size,effective_cache_size,shared_buffers,enable_indexscan,output_plugin_libraries,citus.max_adaptive_executor_pool_size,citus.propagate_set_commands}'::pg_catalog.text[])
        OR pg_catalog.starts_with(s.name, 'hnsw.') OR pg_catalog.starts_with(s.name, 'ivfflat.')),
   'role_settings', (
     SELECT COALESCE(pg_catalog.json_agg(pg_catalog.json_build_object(

@@ -8,9 +8,10 @@ use decide::search::vector::model::Search;
 
 /// Searches by relation and operator; none where pg_stat_statements is not there.
 pub fn collect() -> Result<Vec<Search>, Error> {
-    // It may be installed without having been preloaded, and raises then.
-    let is_loaded =
-        "SELECT pg_catalog.current_setting('pg_stat_statements.track', true) IS NOT NULL";
+    // It may be installed without having been preloaded, and raises then; of what nobody has defined,
+    // pg_settings shows nothing.
+    let is_loaded = "SELECT EXISTS (SELECT FROM pg_catalog.pg_settings s
+        WHERE s.name OPERATOR(pg_catalog.=) 'pg_stat_statements.max')";
     if !is_installed(c"pg_stat_statements") || read_one(is_loaded, &[])? != Some(true) {
         return Ok(Vec::new());
     }

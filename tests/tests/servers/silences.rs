@@ -120,11 +120,14 @@ fn it_ends_by_itself() {
 fn bad_input_changes_nothing() {
     let cluster = small(1);
     let coordinator = &cluster.coordinator;
-    coordinator.run("CREATE TABLE t (v vector(3)); CREATE ROLE ann LOGIN; GRANT pg_monitor TO ann");
+    coordinator.run("CREATE TABLE t (v vector(3)); CREATE INDEX ON t USING hnsw (v vector_l2_ops); CREATE ROLE ann LOGIN; GRANT pg_monitor TO ann");
     for (call, state) in [
         ("silence('no_such_check', NULL, now() + '1 day', 'why')", "22023"),
         ("silence('skew', NULL, now() - interval '1 day', 'why')", "22023"),
         ("silence('skew', NULL, 'infinity', 'why')", "22023"),
+        ("silence('skew', NULL, '294276-12-31 23:59:59', 'why')", "22023"),
+        ("silence('ext_buggy', 't', now() + '1 day', 'why')", "22023"),
+        ("silence('skew', 't_v_idx', now() + '1 day', 'why')", "42809"),
         ("silence('skew', NULL, now() + '1 day', ' ')", "22023"),
         ("silence('skew', NULL, NULL, 'why')", "22004"),
         ("silence(NULL, NULL, now() + '1 day', 'why')", "22004"),
@@ -153,4 +156,12 @@ fn a_dump_keeps_it() {
     let dumped = "SELECT count(*) FROM pg_extension, unnest(extconfig) c
         WHERE extname = 'citus_fleet' AND c::regclass::text = 'fleet.silences'";
     assert_eq!(cluster.coordinator.value(dumped), "1");
+    // One whose table is gone would be a number, and somebody else's elsewhere.
+    cluster.coordinator.run("DROP TABLE exact");
+    let condition =
+        "SELECT extcondition[array_position(extconfig, 'fleet.silences'::regclass::oid)]
+        FROM pg_extension WHERE extname = 'citus_fleet'";
+    let condition = cluster.coordinator.value(condition);
+    let left = format!("SELECT count(*) FROM fleet.silences {condition}");
+    assert_eq!(cluster.coordinator.value(&left), "0");
 }

@@ -23,7 +23,7 @@ fn indexes_serve_what_is_searched() {
          ANALYZE items",
     );
     let found = witness.speaks("index_partial", "yellow");
-    assert!(found.symptom.contains("% of the rows"), "{found:?}");
+    assert!(found.symptom.contains("% of its rows"), "{found:?}");
     witness.mends("index_partial");
     witness.is_well();
 

@@ -54,6 +54,12 @@ fn what_ends_a_figure(witness: &mut Witness) {
     let found = witness.speaks("recall_unknown", "unknown");
     assert!(found.symptom.contains("rebuilt"), "{found:?}");
     witness.mends("recall_unknown");
+    // Nobody can tell what was written since.
+    witness.workers[0].kill();
+    witness.workers[0].begin();
+    let found = witness.speaks("recall_unknown", "unknown");
+    assert!(found.symptom.contains("statistics of its node were reset or lost"), "{found:?}");
+    witness.mends("recall_unknown");
     // What a month does to it.
     witness
         .coordinator

@@ -25,6 +25,7 @@ fn what_searches_go_by() {
          GRANT SELECT ON items TO app",
     );
     settings_of_a_role(&mut witness);
+    settings_of_the_caller(&mut witness);
     index_scans(&mut witness);
     operators(&mut witness);
     witness.attests(CHECKS);
@@ -46,6 +47,20 @@ fn settings_of_a_role(witness: &mut Witness) {
     let found = witness.speaks("role_settings", "yellow");
     assert!(found.remedy.contains("IN DATABASE postgres RESET hnsw.ef_search"), "{found:?}");
     witness.mends("role_settings");
+}
+
+/// What the caller has set for itself is nobody else's, nor what is told over HTTP.
+fn settings_of_the_caller(witness: &mut Witness) {
+    witness.coordinator.run("ALTER ROLE postgres SET hnsw.ef_search = 400");
+    let mut session = witness.coordinator.session();
+    let told = "SELECT count(*) FROM fleet.vector_findings WHERE \"check\" = 'guc_drift'
+        AND symptom LIKE '% on the coordinator'";
+    assert_eq!(session.value("LOAD 'vector'; SHOW hnsw.ef_search"), "400");
+    assert_eq!(session.value(told), "0");
+    session.run("SELECT fleet.vector_recall('items')");
+    let settings = "SELECT DISTINCT settings FROM fleet.recall_results";
+    assert!(session.value(settings).contains("hnsw.ef_search=40 "), "{}", session.value(settings));
+    witness.coordinator.run("ALTER ROLE postgres RESET hnsw.ef_search");
 }
 
 fn index_scans(witness: &mut Witness) {
@@ -78,6 +93,17 @@ fn search(witness: &Witness, operator: &str) {
 fn operators(witness: &mut Witness) {
     search(witness, "<->");
     // Whether the planner takes the index for so few rows is another matter.
+    witness.is_silent("operator_unserved");
+    // It orders few rows of an inner search, which another operator has found.
+    let mut session = witness.coordinator.session();
+    for number in 0..120 {
+        let vector = query(number);
+        session.run(&format!(
+            "SELECT id FROM (SELECT id, v FROM items WHERE id < 100 ORDER BY v <-> '{vector}' LIMIT 40) i
+             ORDER BY v <#> '{vector}' LIMIT 10"
+        ));
+    }
+    drop(session);
     witness.is_silent("operator_unserved");
     search(witness, "<=>");
     let found = witness.speaks("operator_unserved", "yellow");

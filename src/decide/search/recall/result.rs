@@ -40,6 +40,8 @@ pub struct Measured {
     pub rows: Option<u64>,
     #[serde(default)]
     pub written: Option<u64>,
+    #[serde(default)]
+    pub counted_since: Option<f64>,
     /// What to know about the figures, or why there are none.
     pub note: Option<String>,
     /// The relation has no hnsw or ivfflat index.

@@ -316,10 +316,10 @@ fn local(relation: &Relation, node: usize) -> Table<'_> {
     let indexes = relation
         .indexes
         .iter()
-        .filter(|index| !is_leftover(&index.name))
+        .filter(|index| !is_leftover(index))
         .map(|index| ShardIndex { shell: index, name: &index.name, index: Some(index) })
         .collect();
-    let extras = relation.indexes.iter().filter(|index| is_leftover(&index.name)).collect();
+    let extras = relation.indexes.iter().filter(|index| is_leftover(index)).collect();
     Table {
         name: &relation.quoted,
         kind: Kind::Local,
@@ -380,7 +380,7 @@ fn matched<'a>(
     let indexes: Vec<ShardIndex<'a>> = shell
         .indexes
         .iter()
-        .filter(|index| !is_leftover(&index.name))
+        .filter(|index| !is_leftover(index))
         .filter_map(|index| {
             let name = shard.indexes.get(&index.oid)?;
             let index_there = there.iter().find(|candidate| candidate.name == *name);
@@ -392,11 +392,11 @@ fn matched<'a>(
     (indexes, there.iter().filter(|index| !matched.contains(&index.oid)).collect())
 }
 
-/// Whether the name is one that REINDEX CONCURRENTLY gives to what it builds or is about to drop
-/// (`_ccnew`, `_ccold`, and a number where that name was taken).
-pub fn is_leftover(name: &str) -> bool {
-    let stem = name.trim_end_matches(|c: char| c.is_ascii_digit());
-    stem.ends_with("_ccnew") || stem.ends_with("_ccold")
+/// Whether it is what REINDEX CONCURRENTLY was building or about to drop: not valid, and of a name that it gives
+/// to such (`_ccnew`, `_ccold`, and a number where that name was taken).
+pub fn is_leftover(index: &Index) -> bool {
+    let stem = index.name.trim_end_matches(|c: char| c.is_ascii_digit());
+    !index.valid && (stem.ends_with("_ccnew") || stem.ends_with("_ccold"))
 }
 
 #[cfg(test)]
@@ -405,11 +405,13 @@ mod tests {
 
     #[test]
     fn what_reindex_leaves_behind_is_known_by_its_name() {
+        let named = |name: &str| Index { name: name.into(), ..Index::default() };
+        assert!(!is_leftover(&Index { valid: true, ..named("i_ccnew") }), "somebody calls his so");
         for name in ["i_ccnew", "i_ccold", "i_102008_ccnew1"] {
-            assert!(is_leftover(name), "{name}");
+            assert!(is_leftover(&named(name)), "{name}");
         }
         for name in ["i", "ccnew", "i_ccnewer", "i_ccnew_102008"] {
-            assert!(!is_leftover(name), "{name}");
+            assert!(!is_leftover(&named(name)), "{name}");
         }
     }
 

@@ -14,6 +14,9 @@ use std::collections::BTreeMap;
 pub struct NodeEvidence {
     /// When it was collected, in seconds since 1970 by the node's own clock.
     pub observed_at: f64,
+    /// Since when it has counted what its statistics say; another moment after a reset or a crash.
+    #[serde(default)]
+    pub counted_since: Option<f64>,
     pub version_num: u32,
     pub in_recovery: bool,
     /// Installed versions of citus, vector and citus_fleet, by name.
@@ -397,6 +400,8 @@ pub struct RecallResult {
     /// Rows that the index should hold, and `Relation::written`, when it was measured.
     pub rows: u64,
     pub written: u64,
+    /// `NodeEvidence::counted_since` at that time.
+    pub counted_since: Option<f64>,
     /// In seconds since 1970.
     pub measured_at: f64,
 }

@@ -15,12 +15,16 @@ const LEAST_COVERED: f64 = 0.5;
 /// So many writes per row after which a figure tells of another index: the share of a table's rows from which
 /// on autovacuum acts.
 const CHANGED: f64 = 0.2;
+/// Seconds that a figure may seem to come from the future: clocks are set.
+const CLOCKS: f64 = 60.0;
 
 /// One vector index of a table, on all placements where it serves searches.
 pub struct Recall<'f, 'a> {
     pub table: &'f Table<'a>,
     pub shell: &'a Index,
     pub places: Vec<Measurement<'f, 'a>>,
+    /// All of its placements, those of which nothing is known among them.
+    pub placements: usize,
 }
 
 pub struct Measurement<'f, 'a> {
@@ -38,6 +42,12 @@ pub enum Outdated {
     NotMeasured,
     #[error("it was measured {0:.0} days ago")]
     Old(f64),
+    #[error("it was measured at a moment that is still to come, by the clock of today")]
+    ToCome,
+    #[error(
+        "the statistics of its node were reset or lost since it was measured, so that nobody can tell what was written"
+    )]
+    Uncounted,
     #[error("the index was rebuilt since it was measured")]
     Rebuilt,
     #[error("it was measured with {name} = {then}, which is {now} now")]
@@ -56,7 +66,7 @@ pub fn recalls<'f, 'a>(fleet: &'f Fleet<'a>) -> Vec<Recall<'f, 'a>> {
     };
     let results: Results<'_> = fleet.recalls.iter().map(|result| (key(result), result)).collect();
     let indexes = fleet.tables.iter().flat_map(|table| {
-        let shells = table.shell.indexes.iter().filter(|shell| !is_leftover(&shell.name));
+        let shells = table.shell.indexes.iter().filter(|shell| !is_leftover(shell));
         shells.map(move |shell| (table, shell))
     });
     indexes
@@ -72,6 +82,7 @@ pub fn recalls<'f, 'a>(fleet: &'f Fleet<'a>) -> Vec<Recall<'f, 'a>> {
                     index.valid.then_some(Measurement { placement, relation, index, figure })
                 })
                 .collect(),
+            placements: table.placements.len(),
         })
         .collect()
 }
@@ -90,24 +101,24 @@ fn figure<'a>(
         return Err(Outdated::Rebuilt);
     }
     let age = fleet.observed_at - result.measured_at;
+    if age < -CLOCKS {
+        return Err(Outdated::ToCome);
+    }
     if age > fleet.thresholds.recall_lasts {
         return Err(Outdated::Old(age / 86_400.0));
     }
     if let Some((name, then, now)) = changed_setting(node, &result.settings) {
         return Err(Outdated::Settings { name: name.into(), then: then.into(), now: now.into() });
     }
-    let changed = written_since(result, relation, index);
+    // By another count nobody can tell what was written.
+    let since = node.answer.ok().and_then(|evidence| evidence.counted_since);
+    let written = relation.written().checked_sub(result.written);
+    let Some(written) = written.filter(|_| is_same(since, result.counted_since)) else {
+        return Err(Outdated::Uncounted);
+    };
+    // Entries written to the index since then, per row that there was.
+    let changed = written as f64 / (result.rows as f64).max(1.0);
     if changed > CHANGED { Err(Outdated::Rows(changed * 100.0)) } else { Ok(result) }
-}
-
-/// Entries written to the index since then, per row that there was.
-fn written_since(result: &RecallResult, relation: &Relation, index: &Index) -> f64 {
-    let rows = (result.rows as f64).max(1.0);
-    match relation.written().checked_sub(result.written) {
-        Some(written) => written as f64 / rows,
-        // The statistics were reset: there is only the number of rows to go by.
-        None => (relation.indexed_rows(index) - rows).abs() / rows,
-    }
 }
 
 /// The first of the settings, given as `name=value` between spaces, that a node has otherwise.
@@ -120,6 +131,14 @@ fn changed_setting<'n>(
         let now = known.get(name)?.value.as_str();
         (now != then).then_some((name, then, now))
     })
+}
+
+/// Whether two moments are one, after a way through text.
+fn is_same(one: Option<f64>, other: Option<f64>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => (one - other).abs() < 0.01,
+        (one, other) => one.is_none() && other.is_none(),
+    }
 }
 
 pub fn pairs(settings: &str) -> impl Iterator<Item = (&str, &str)> {
@@ -152,6 +171,10 @@ impl<'f, 'a> Recall<'f, 'a> {
         let all: f64 = self.places.iter().map(Measurement::rows).sum();
         let covered: f64 = self.measured().map(|(place, _)| place.rows()).sum();
         let (measured, queries) = (self.measured().count(), self.queries());
+        let silent = self.table.placements.iter().filter(|it| it.relation.is_none()).count();
+        if silent > 0 {
+            return Some(format!("nothing is known of {silent} of {} placements", self.placements));
+        }
         if measured == 0 || covered < LEAST_COVERED * all {
             let why = self.main_reason().unwrap_or(Outdated::NotMeasured);
             return Some(match measured {
@@ -163,6 +186,11 @@ impl<'f, 'a> Recall<'f, 'a> {
             });
         }
         (queries < LEAST_QUERIES).then(|| format!("it was measured with {queries} queries only"))
+    }
+
+    /// Rows of all placements together.
+    pub fn rows(&self) -> f64 {
+        self.places.iter().map(Measurement::rows).sum()
     }
 
     /// What most rows without a figure lack one for.

@@ -349,7 +349,7 @@ impl<'f, 'a> Judged<'f, 'a> {
             returned_ratio: together
                 .and_then(|_| measured.iter().map(|result| result.returned_ratio).reduce(f64::min)),
             queries: recall.queries(),
-            placements: recall.places.len(),
+            placements: recall.placements,
             measured_placements: measured.len(),
             settings: measured.first().map(|result| result.settings.clone()),
             measured_at: recall.measured_at(),

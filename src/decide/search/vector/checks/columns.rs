@@ -56,49 +56,50 @@ fn is_found_otherwise(relation: &Relation) -> bool {
     relation.rows_fetched > relation.rows_read && relation.rows_fetched as f64 >= relation.rows()
 }
 
-/// A partial index of fewer of the rows leaves most searches without one.
+/// Partial indexes that together hold fewer of the rows leave most searches without one.
 const FEW: f64 = 0.5;
 
-/// The share of the rows that a partial index holds, where it is small.
-fn holds_few(index: &Index, relation: &Relation) -> Option<f64> {
-    // ANALYZE counts the rows that the predicate lets in. No search finds a row without a vector.
-    let share = index.reltuples / relation.filled_rows(index);
-    (index.partial && index.valid && (0.0..FEW).contains(&share)).then_some(share)
+pub fn partial(fleet: &Fleet<'_>) -> Vec<Finding> {
+    let columns =
+        fleet.tables.iter().flat_map(|table| table.shell.columns.iter().map(move |c| (table, c)));
+    columns.filter_map(|(table, column)| partial_on(fleet, table, column)).collect()
 }
 
-pub fn partial(fleet: &Fleet<'_>) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    for table in &fleet.tables {
-        for shell in table.shell.indexes.iter().filter(|shell| shell.partial) {
-            let is_spanned = |column: &&Column| {
-                table.shell.indexes.iter().any(|it| !it.partial && covers(it, column))
-            };
-            let column = table.shell.columns.iter().find(|column| covers(shell, column));
-            let Some(column) = column.filter(|column| !is_spanned(column)) else { continue };
-            let shares: Vec<f64> = table
-                .placements
-                .iter()
-                .filter_map(|p| Some((p.relation?, p.counterpart(shell)?)))
-                .filter(|(relation, _)| is_large(fleet, relation))
-                .filter_map(|(relation, index)| holds_few(index, relation))
-                .collect();
-            let Some(share) = shares.iter().copied().reduce(f64::max) else { continue };
-            findings.push(Finding {
-                status: Condition::Yellow,
-                subject: table.subject_of_index(shell),
-                symptom: format!(
-                    "index {} holds {:.0} % of the rows of {} at the most, and no other index of {} holds the rest",
-                    shell.quoted,
-                    share * 100.0,
-                    table.name,
-                    column.quoted
-                ),
-                evidence: Evidence::estimated("rows in the index per row", rounded(share), FEW),
-                remedy: Some(create(fleet, table, column)),
-            });
-        }
+/// The partial indexes of a column, where it has no others that searches can use.
+fn partial_on(fleet: &Fleet<'_>, table: &Table<'_>, column: &Column) -> Option<Finding> {
+    let shells: Vec<&Index> = table.shell.indexes.iter().filter(|it| covers(it, column)).collect();
+    let is_usable = |shell: &&&Index| {
+        let there = table.counterparts(shell);
+        !there.is_empty() && there.iter().all(|index| index.valid)
+    };
+    let usable: Vec<&Index> = shells.iter().filter(is_usable).copied().collect();
+    if usable.is_empty() || usable.iter().any(|shell| !shell.partial) {
+        return None;
     }
-    findings
+    // What they hold of the rows that there are to hold; ANALYZE counts the rows that a predicate lets in.
+    let share = |placement: &Placement<'_>| {
+        let relation = placement.relation.filter(|relation| is_large(fleet, relation))?;
+        let held = usable.iter().filter_map(|shell| placement.counterpart(shell));
+        let held = held.map(|index| index.reltuples).collect::<Vec<f64>>();
+        let is_known = held.iter().all(|rows| *rows >= 0.0);
+        let all = relation.filled_rows(usable[0]);
+        is_known.then(|| held.iter().sum::<f64>() / all)
+    };
+    let share = table.placements.iter().filter_map(share).reduce(f64::max)?;
+    let names: Vec<&str> = usable.iter().map(|shell| shell.quoted.as_str()).collect();
+    (share < FEW).then(|| Finding {
+        status: Condition::Yellow,
+        subject: table.subject_of_index(usable[0]),
+        symptom: format!(
+            "all indexes of {} of {} are partial, and hold {:.0} % of its rows at the most: {}",
+            column.quoted,
+            table.name,
+            share * 100.0,
+            names.join(", ")
+        ),
+        evidence: Evidence::estimated("rows in the indexes per row", rounded(share), FEW),
+        remedy: is_indexable(table, column).then(|| create(fleet, table, column)),
+    })
 }
 
 fn covers(index: &Index, column: &Column) -> bool {

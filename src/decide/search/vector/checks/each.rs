@@ -70,7 +70,7 @@ pub fn each_index<'f, 'a, W>(
 ) -> Vec<Finding> {
     let mut findings = Vec::new();
     for table in &fleet.tables {
-        for shell in table.shell.indexes.iter().filter(|index| !is_leftover(&index.name)) {
+        for shell in table.shell.indexes.iter().filter(|index| !is_leftover(index)) {
             let spots = places(table).filter_map(|place| {
                 Some(Spot { place, shell, index: place.placement.counterpart(shell)? })
             });

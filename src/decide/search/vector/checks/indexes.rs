@@ -52,7 +52,7 @@ pub fn leftover(fleet: &Fleet<'_>) -> Vec<Finding> {
     let coordinator = fleet.nodes.iter().position(|node| node.is_coordinator()).unwrap_or(0);
     on_shards
         .chain(on_shells)
-        .filter(|(_, _, _, index)| !index.valid && is_leftover(&index.name))
+        .filter(|(_, _, _, index)| is_leftover(index))
         .filter(|(_, placement, relation, _)| {
             !is_building(fleet, placement.map_or(coordinator, |p| p.node), relation)
         })
@@ -85,21 +85,27 @@ pub fn leftover(fleet: &Fleet<'_>) -> Vec<Finding> {
 pub fn shell_invalid(fleet: &Fleet<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     for table in fleet.tables.iter().filter(|table| table.sharded) {
-        let shells = table.shell.indexes.iter().filter(|i| !i.valid && !is_leftover(&i.name));
+        let shells = table.shell.indexes.iter().filter(|i| !i.valid && !is_leftover(i));
         for shell in shells {
             let counterparts = table.counterparts(shell);
-            if counterparts.is_empty() || !counterparts.iter().all(|index| index.valid) {
+            if !counterparts.iter().all(|index| index.valid) {
                 continue;
             }
             let index = format!("{}.{}", table.shell.quoted_schema, shell.quoted);
+            let is_known = table.placements.iter().all(|placement| placement.relation.is_some());
+            let coordinator = fleet.nodes.iter().position(|node| node.is_coordinator());
+            let is_built = coordinator.is_some_and(|node| is_building(fleet, node, table.shell));
+            let (what, remedy) = match counterparts.is_empty() {
+                false => ("valid on all shards", format!("REINDEX INDEX CONCURRENTLY {index}")),
+                true if is_known && !is_built => ("on no shard", format!("DROP INDEX {index}")),
+                true => continue,
+            };
             findings.push(Finding {
                 status: Condition::Yellow,
                 subject: table.subject_of_index(shell),
-                symptom: format!(
-                    "index {index} is invalid on the coordinator, and valid on all shards"
-                ),
+                symptom: format!("index {index} is invalid on the coordinator, and {what}"),
                 evidence: Evidence::exact("indisvalid", false, true),
-                remedy: Some(Remedy::on_coordinator(format!("REINDEX INDEX CONCURRENTLY {index}"))),
+                remedy: Some(Remedy::on_coordinator(remedy)),
             });
         }
     }
@@ -120,14 +126,17 @@ pub fn unused(fleet: &Fleet<'_>) -> Vec<Finding> {
         }
         for shell in &table.shell.indexes {
             let counterparts = table.counterparts(shell);
-            if counterparts.is_empty() || counterparts.iter().any(|i| i.scans > 0 || !i.valid) {
+            // A look by EXPLAIN is no use.
+            let is_used = |index: &&Index| index.scans as f64 > reads / UNUSED_READS;
+            if counterparts.is_empty() || counterparts.iter().any(|i| is_used(i) || !i.valid) {
                 continue;
             }
+            let scans = counterparts.iter().map(|index| index.scans).max().unwrap_or_default();
             findings.push(Finding {
                 status: Condition::Yellow,
                 subject: table.subject_of_index(shell),
                 symptom: format!(
-                    "index {} has served no search, while {} was read as a whole {reads} times",
+                    "index {} has served {scans} searches of a shard, while {} was read as a whole {reads} times",
                     shell.quoted, table.name
                 ),
                 evidence: Evidence::estimated("reads of a whole shard", reads, UNUSED_READS),

@@ -40,6 +40,16 @@ pub struct Check {
     pub find: fn(&Fleet<'_>) -> Vec<Finding>,
 }
 
+impl Check {
+    /// Whether what it finds is about tables, so that it can be silenced for one.
+    pub fn is_of_tables(&self) -> bool {
+        const OTHERS: [&str; 2] = ["disk_for_rebuild", "job_failed"];
+        let is_of_nodes =
+            ["nodes", "settings"].contains(&self.indicator) && self.id != "placement_missing";
+        !is_of_nodes && !OTHERS.contains(&self.id)
+    }
+}
+
 /// A check and what it has found.
 pub struct Found<'a> {
     pub check: &'static Check,
@@ -182,8 +192,8 @@ pub static CHECKS: &[Check] = &[
     Check {
         id: "shell_invalid", indicator: "indexes",
         impact: "Shards that are moved, split or added get no index.",
-        cause: "CREATE INDEX CONCURRENTLY has built the index on all shards, and left the coordinator's own entry invalid.",
-        action: "REINDEX CONCURRENTLY from the coordinator, which sets it right.",
+        cause: "CREATE INDEX CONCURRENTLY has built the index on all shards, and left the coordinator's own entry invalid; or it has failed before it came to any shard.",
+        action: "REINDEX CONCURRENTLY from the coordinator, which sets it right; what is on no shard is dropped.",
         find: indexes::shell_invalid,
     },
     Check {

@@ -10,6 +10,8 @@ use std::collections::BTreeMap;
 
 /// So many searches that read all rows are no try.
 const MANY: u64 = 100;
+/// Of so many of the searches the statistics have to show a read of all rows.
+const MOSTLY: f64 = 0.5;
 
 /// The operator class that serves an operator, without the type in front (pgvector's documentation).
 fn class(operator: &str) -> Option<&'static str> {
@@ -43,8 +45,11 @@ fn unserved_of(fleet: &Fleet<'_>, table: &Table<'_>) -> Vec<Finding> {
         let searches = fleet.node(placement).answer.map(|evidence| evidence.searches.as_slice());
         let of_it = |search: &&Search| search.relation == relation.oid;
         for search in searches.unwrap_or_default().iter().filter(of_it) {
+            // Where another index finds few rows to be sorted, the shard is not read as a whole.
+            let reads = relation.rows_read as f64 / relation.rows();
+            let is_read = reads >= search.calls as f64 * MOSTLY;
             // Without any index there is another finding.
-            if !relation.indexes.is_empty() && !is_served(relation, &search.operator) {
+            if is_read && !relation.indexes.is_empty() && !is_served(relation, &search.operator) {
                 let known = calls.entry(&search.operator).or_default();
                 *known = search.calls.max(*known);
             }

@@ -2,7 +2,6 @@
 //! Must not judge by chance: a figure is low only where its confidence interval is, and the more of them are
 //! judged at once, the wider that is.
 
-use super::columns::is_large;
 use super::nodes::rounded;
 use crate::condition::Condition;
 use crate::node::literal;
@@ -14,7 +13,9 @@ use crate::search::vector::recalls::{Measurement, Recall, pairs, recalls, sample
 
 pub fn unknown(fleet: &Fleet<'_>) -> Vec<Finding> {
     let unknown = |recall: Recall<'_, '_>| {
-        let is_needed = recall.places.iter().any(|place| is_large(fleet, place.relation));
+        // Whoever has an index gets its answers: of many small shards as of a few large ones.
+        let is_needed = recall.rows() >= fleet.thresholds.index_min_rows
+            || recall.places.len() < recall.placements;
         let why = recall.doubt().filter(|_| is_needed)?;
         let (name, index) = (recall.table.name, &recall.shell.quoted);
         Some(Finding {
@@ -24,7 +25,7 @@ pub fn unknown(fleet: &Fleet<'_>) -> Vec<Finding> {
             evidence: Evidence::exact(
                 "placements with a figure that still holds",
                 recall.measured().count(),
-                recall.places.len(),
+                recall.placements,
             ),
             remedy: Some(Remedy::on_coordinator(measure(recall.table))),
         })
@@ -158,21 +159,34 @@ fn told(fleet: &Fleet<'_>, sampled: &Sampled, queries: u64, results: &[&RecallRe
     let returned = results.iter().map(|result| result.returned_ratio).fold(1.0, f64::min);
     let missing = match returned {
         ratio if ratio < 1.0 => {
-            format!(", and returns as few as {:.0} % of the rows asked for", ratio * 100.0)
+            format!(", and returns as few as {} % of the rows asked for", (ratio * 100.0).floor())
         }
         _ => String::new(),
     };
     let oldest = results.iter().map(|result| result.measured_at).fold(f64::INFINITY, f64::min);
     format!(
-        "finds {:.0} % ({:.0} to {:.0} %) of the {} nearest neighbours{missing}: {queries} queries with {}, {:.0} h ago",
+        "finds {:.0} % ({:.0} to {:.0} %) of the {} nearest neighbours{missing}: {queries} queries with {}, {} ago",
         sampled.mean * 100.0,
         low * 100.0,
         high * 100.0,
         results[0].k,
         results[0].settings,
-        (fleet.observed_at - oldest).max(0.0) / 3600.0
+        age((fleet.observed_at - oldest).max(0.0))
     )
 }
+
+/// Seconds, for people.
+fn age(seconds: f64) -> String {
+    let (minutes, hours) = (seconds / 60.0, seconds / 3600.0);
+    match hours {
+        hours if hours >= 48.0 => format!("{:.0} days", hours / 24.0),
+        hours if hours >= 2.0 => format!("{hours:.0} h"),
+        _ => format!("{minutes:.0} min"),
+    }
+}
+
+/// At least so much effort is offered: pgvector's own default, of which k neighbours take twice their number.
+const LEAST_EFFORT: u32 = 40;
 
 /// Twice the effort for each search, and a look at what it brings; nothing where there is no more.
 fn harder(table: &Table<'_>, index: &Index, result: &RecallResult) -> Option<Remedy> {
@@ -182,7 +196,8 @@ fn harder(table: &Table<'_>, index: &Index, result: &RecallResult) -> Option<Rem
     };
     let (_, now) = pairs(&result.settings).find(|(name, _)| *name == option)?;
     let now: u32 = now.parse().ok().filter(|now| *now < most)?;
-    let more = now.saturating_mul(2).min(most).to_string();
+    let least = if index.method == "hnsw" { LEAST_EFFORT.max(2 * result.k) } else { 1 };
+    let more = now.saturating_mul(2).max(least).min(most).to_string();
     let (option, more) = (literal(option), literal(&more));
     let set = format!("SELECT fleet.set_search_option({option}, {more})");
     Some(Remedy::on_coordinator(set).then(measure(table)))

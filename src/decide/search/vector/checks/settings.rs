@@ -99,10 +99,23 @@ fn reset(setting: &RoleSetting, holders: &Holders<'_>, nodes: usize) -> Vec<(Con
     holders.iter().map(alone).collect()
 }
 
+/// Whether a boolean setting, as it was typed, is off (PostgreSQL's `parse_bool`).
+fn is_off(value: &str) -> bool {
+    let value = value.trim().to_ascii_lowercase();
+    let is_begin = |word: &str, least: usize| value.len() >= least && word.starts_with(&value);
+    value == "0" || is_begin("false", 1) || is_begin("no", 1) || is_begin("off", 2)
+}
+
+/// Whether two values are the same, however they were typed.
+fn is_same(one: &str, other: &str) -> bool {
+    let number = |text: &str| text.trim().parse::<f64>().ok();
+    number(one).is_some_and(|one| number(other) == Some(one)) || one.eq_ignore_ascii_case(other)
+}
+
 /// Whether searches with the one value look less far than with the other; nothing where that cannot be told.
 fn is_less(name: &str, value: &str, than: &str) -> Option<bool> {
     if name.ends_with(".iterative_scan") {
-        return Some(value == "off" && than != "off");
+        return Some(is_off(value) && !is_off(than));
     }
     let number = |text: &str| text.parse::<f64>().ok();
     Some(number(value)? < number(than)?)
@@ -114,13 +127,13 @@ pub fn roles(fleet: &Fleet<'_>) -> Vec<Finding> {
     for (setting, holders) in of_roles.iter().filter(|(setting, _)| setting.name != INDEX_SCANS) {
         let RoleSetting { role, name, value, .. } = setting;
         let usual = holders.iter().find_map(|(_, evidence)| evidence.settings.get(name));
-        let Some(usual) = usual.filter(|usual| usual.value != *value) else { continue };
+        let Some(usual) = usual.filter(|usual| !is_same(&usual.value, value)) else { continue };
         let is_less = is_less(name, value, &usual.value) == Some(true);
         findings.extend(reset(setting, holders, nodes).into_iter().map(|(subject, remedy)| {
             Finding {
                 status: if is_less { Condition::Yellow } else { Condition::Green },
                 symptom: format!(
-                    "{role} searches with {name} = {value}, others with {}",
+                    "role {role} searches with {name} = {value}, others with {}",
                     usual.value
                 ),
                 subject,
@@ -133,7 +146,6 @@ pub fn roles(fleet: &Fleet<'_>) -> Vec<Finding> {
 }
 
 pub fn index_scans(fleet: &Fleet<'_>) -> Vec<Finding> {
-    let is_off = |value: &str| value == "off";
     let mut findings = Vec::new();
     for node in &fleet.nodes {
         let Ok(evidence) = node.answer else { continue };
@@ -166,7 +178,7 @@ pub fn index_scans(fleet: &Fleet<'_>) -> Vec<Finding> {
         findings.extend(reset(setting, holders, nodes).into_iter().map(|(subject, remedy)| {
             Finding {
                 status: Condition::Yellow,
-                symptom: format!("{} searches with {INDEX_SCANS} = off", setting.role),
+                symptom: format!("role {} searches with {INDEX_SCANS} = off", setting.role),
                 subject,
                 evidence: Evidence::exact("setting", "off", "on"),
                 remedy: Some(remedy),

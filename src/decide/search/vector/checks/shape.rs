@@ -38,7 +38,7 @@ pub fn drift(fleet: &Fleet<'_>) -> Vec<Finding> {
     );
     let unknown = fleet.placements().filter(|(table, ..)| table.sharded).flat_map(
         |(table, placement, relation)| {
-            let extras = placement.extras.iter().filter(|index| !is_leftover(&index.name));
+            let extras = placement.extras.iter().filter(|index| !is_leftover(index));
             extras.map(move |index| Finding {
                 status: Condition::Yellow,
                 subject: fleet.subject_of(table, placement, index),

@@ -8,6 +8,7 @@ use crate::search::vector::catalogs::CatalogShard;
 use crate::search::vector::finding::{Concern, Evidence, Finding, Remedy};
 use crate::search::vector::fleet::{Fleet, Kind, Placement, Table, quote};
 use crate::search::vector::model::Relation;
+use crate::search::vector::nodes::FleetNode;
 use crate::search::vector::progress;
 
 /// The largest against the mean.
@@ -75,7 +76,7 @@ fn uneven_shards(fleet: &Fleet<'_>, table: &Table<'_>) -> Option<Finding> {
                  GROUP BY 1 ORDER BY pg_catalog.count(*) DESC LIMIT 1), 'CASCADE', {})",
                 table.name,
                 shard.shardid,
-                transfer_mode(std::iter::once(table.shell))
+                split_mode(fleet, table.shell)
             ))
         }),
     })
@@ -133,6 +134,20 @@ fn uneven_nodes(fleet: &Fleet<'_>) -> Option<Finding> {
 /// How shards can be moved: without blocking writes only where all of their rows have an identity.
 fn transfer_mode<'a>(mut shells: impl Iterator<Item = &'a Relation>) -> &'static str {
     if shells.all(|shell| shell.has_identity) { "'auto'" } else { "'block_writes'" }
+}
+
+/// How a shard can be split: as it is moved, and where all servers let Citus's own output plugin be used, which
+/// newer versions of PostgreSQL have to be told.
+fn split_mode(fleet: &Fleet<'_>, shell: &Relation) -> &'static str {
+    let forbids = |node: &FleetNode<'_>| {
+        let settings = node.answer.ok().map(|evidence| &evidence.settings);
+        let allowed = settings.and_then(|settings| settings.get("output_plugin_libraries"));
+        allowed.is_some_and(|it| !it.value.split(',').any(|name| name.trim() == "citus"))
+    };
+    if fleet.nodes.iter().any(forbids) {
+        return "'block_writes'";
+    }
+    transfer_mode(std::iter::once(shell))
 }
 
 fn rebalance(fleet: &Fleet<'_>) -> Remedy {

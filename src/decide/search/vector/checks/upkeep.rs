@@ -59,7 +59,41 @@ fn dead_share(relation: &Relation) -> Option<f64> {
     (is_many && !relation.indexes.is_empty()).then_some(share)
 }
 
+/// Whether a crash, or a reset, has taken what was counted: nobody knows then how many rows are dead.
+fn is_uncounted(relation: &Relation) -> bool {
+    let is_never_visited = relation.last_vacuum.is_none() && relation.last_analyze.is_none();
+    let is_known = relation.reltuples >= FEW_ROWS && relation.pages.is_some_and(|pages| pages > 0);
+    let counted = relation.inserted as f64;
+    is_known && is_never_visited && counted < relation.reltuples && !relation.indexes.is_empty()
+}
+
 pub fn dead_tuples(fleet: &Fleet<'_>) -> Vec<Finding> {
+    let mut findings = dead(fleet);
+    findings.extend(each_placement(
+        fleet,
+        |place| is_uncounted(place.relation).then_some(()),
+        |place, (), everywhere| {
+            let analyze = |of: &Relation| format!("ANALYZE {}", of.quoted);
+            Finding {
+                status: Condition::Unknown,
+                subject: fleet.subject(place.table, place.placement),
+                symptom: format!(
+                    "how many rows of {} on {} are dead is not known: its statistics were lost or reset",
+                    place.relation.quoted,
+                    place.node(fleet)
+                ),
+                evidence: Evidence::exact("rows counted", place.relation.inserted, None::<u64>),
+                remedy: Some(match everywhere {
+                    true => Remedy::on_coordinator(analyze(place.table.shell)),
+                    false => fleet.on_node_of(place.placement, analyze(place.relation)),
+                }),
+            }
+        },
+    ));
+    findings
+}
+
+fn dead(fleet: &Fleet<'_>) -> Vec<Finding> {
     each_placement(
         fleet,
         |place| dead_share(place.relation),

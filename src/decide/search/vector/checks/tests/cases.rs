@@ -48,15 +48,30 @@ pub const CASES: &[(&str, Condition, Harm)] = &[
     ("recall_unknown", Unknown, |w| w.recalls_of_items(|it| it.queries = 7)),
     ("recall_unknown", Unknown, |w| w.recalls_of_items(|it| it.measured_at -= 200.0 * 86_400.0)),
     ("recall_unknown", Unknown, |w| w.tables(|table| table.inserted += ROWS * 19)),
-    // The statistics were reset since.
+    // The statistics were reset, or lost in a crash, since: also where as much was written again.
+    ("recall_unknown", Unknown, |w| w.recalls_of_items(|it| it.written = 9)),
+    ("recall_unknown", Unknown, |w| w.nodes(|node| node.counted_since = Some(7.0))),
+    ("recall_unknown", Unknown, |w| w.recalls_of_items(|it| it.measured_at += 400.0 * 86_400.0)),
+    // A node that is down has half of the placements; and many small shards have an index all the same.
+    ("recall_unknown", Unknown, |w| w.silence(2, LoginFailureKind::Refused)),
     ("recall_unknown", Unknown, |w| {
-        w.recalls_of_items(|it| (it.written, it.rows) = (9, ROWS / 20))
+        w.recalls.clear();
+        w.tables(|table| (table.live, table.reltuples) = (9_000, 9_000.0));
     }),
     ("role_settings", Yellow, |w| w.nodes(|node| give_app(node, "hnsw.ef_search", "1"))),
     ("role_settings", Yellow, |w| give_app(w.worker(1), "hnsw.ef_search", "1")),
     // More than others is worth knowing.
     ("role_settings", Green, |w| w.nodes(|node| give_app(node, "hnsw.ef_search", "400"))),
     ("index_scans_off", Yellow, |w| w.nodes(|node| give_app(node, "enable_indexscan", "off"))),
+    // As they are typed.
+    ("index_scans_off", Yellow, |w| w.nodes(|node| give_app(node, "enable_indexscan", "False"))),
+    ("role_settings", Yellow, |w| {
+        w.nodes(|node| {
+            let of_all = node.settings.entry("hnsw.iterative_scan".into()).or_default();
+            of_all.value = "relaxed_order".into();
+            give_app(node, "hnsw.iterative_scan", "OFF");
+        });
+    }),
     ("index_scans_off", Yellow, |w| {
         w.worker(1).settings.get_mut("enable_indexscan").unwrap().value = "off".into();
     }),
@@ -69,6 +84,21 @@ pub const CASES: &[(&str, Condition, Harm)] = &[
     ("build_shm", Yellow, |w| {
         w.tables(|table| table.indexes.clear());
         w.worker(1).resources.shared_memory = Some(64 << 20);
+    }),
+    // One use is no use, where all others read everything.
+    ("index_unused", Yellow, |w| {
+        w.tables(|table| table.rows_read = ROWS * 500);
+    }),
+    // A crash has taken what was counted.
+    ("dead_tuples", Unknown, |w| {
+        let shard = w.shard(0);
+        (shard.live, shard.inserted, shard.last_vacuum, shard.last_analyze) = (0, 0, None, None);
+    }),
+    // An index that was cancelled before it was on any shard.
+    ("shell_invalid", Yellow, |w| {
+        w.shell().indexes[0].valid = false;
+        w.shard(0).indexes.clear();
+        w.shard(1).indexes.clear();
     }),
     ("index_missing", Red, |w| w.shard(0).indexes.clear()),
     ("index_missing", Yellow, |w| w.tables(|table| table.indexes.clear())),
@@ -293,6 +323,8 @@ pub fn give_app(node: &mut NodeEvidence, name: &str, value: &str) {
 pub fn search(w: &mut World, operator: &str, calls: u64) {
     for (worker, relation) in [(1, 300), (2, 400)] {
         let search = Search { relation, operator: operator.into(), calls };
-        w.worker(worker).searches.push(search);
+        let node = w.worker(worker);
+        node.searches.push(search);
+        node.relations[0].rows_read = ROWS * calls;
     }
 }

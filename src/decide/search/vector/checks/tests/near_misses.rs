@@ -31,6 +31,32 @@ pub const NEAR_MISSES: &[(&str, Harm)] = &[
         w.own.settings.get_mut("citus.propagate_set_commands").unwrap().session = "local".into();
     }),
     ("role_settings", |w| w.nodes(|node| give_app(node, "hnsw.ef_search", "40"))),
+    ("role_settings", |w| w.nodes(|node| give_app(node, "hnsw.ef_search", " 40.0"))),
+    // It sorts the few rows that another index finds.
+    ("operator_unserved", |w| {
+        search(w, "<=>", 5000);
+        w.tables(|table| table.rows_read = ROWS);
+    }),
+    // Three models in one column, each with an index of its own.
+    ("index_partial", |w| {
+        w.tables(|table| {
+            let whole = table.indexes[0].clone();
+            table.indexes = (0..3)
+                .map(|model| Index {
+                    oid: whole.oid + 100 * model,
+                    name: whole.name.replace("v_idx", &format!("v_{model}_idx")),
+                    partial: true,
+                    reltuples: ROWS as f64 / 3.0,
+                    ..whole.clone()
+                })
+                .collect();
+        });
+        for shard in &mut w.catalogs.shards[..2] {
+            let names = (0..3)
+                .map(|model| (11 + 100 * model, format!("items_v_{model}_idx_{}", shard.shardid)));
+            shard.indexes = names.collect();
+        }
+    }),
     ("index_scans_off", |w| w.nodes(|node| give_app(node, "enable_indexscan", "on"))),
     ("operator_unserved", |w| search(w, "<->", 5000)),
     ("operator_unserved", |w| search(w, "<=>", 50)),
@@ -58,7 +84,6 @@ pub const NEAR_MISSES: &[(&str, Harm)] = &[
     ("recall_unknown", |w| {
         w.tables(|table| (table.updated, table.hot_updated) = (ROWS * 9, ROWS * 9))
     }),
-    ("recall_unknown", |w| w.recalls_of_items(|it| it.written = 9)),
     // Nobody needs an index there.
     ("recall_unknown", |w| {
         w.recalls.drain(..2);
