@@ -171,7 +171,7 @@ impl<'f, 'a> Recall<'f, 'a> {
         let all: f64 = self.places.iter().map(Measurement::rows).sum();
         let covered: f64 = self.measured().map(|(place, _)| place.rows()).sum();
         let (measured, queries) = (self.measured().count(), self.queries());
-        let silent = self.table.placements.iter().filter(|it| it.relation.is_none()).count();
+        let silent = self.silent();
         if silent > 0 {
             return Some(format!("nothing is known of {silent} of {} placements", self.placements));
         }
@@ -186,6 +186,11 @@ impl<'f, 'a> Recall<'f, 'a> {
             });
         }
         (queries < LEAST_QUERIES).then(|| format!("it was measured with {queries} queries only"))
+    }
+
+    /// Placements of which nothing is known.
+    pub fn silent(&self) -> usize {
+        self.table.placements.iter().filter(|placement| placement.relation.is_none()).count()
     }
 
     /// Rows of all placements together.

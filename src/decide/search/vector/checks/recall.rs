@@ -14,8 +14,8 @@ use crate::search::vector::recalls::{Measurement, Recall, pairs, recalls, sample
 pub fn unknown(fleet: &Fleet<'_>) -> Vec<Finding> {
     let unknown = |recall: Recall<'_, '_>| {
         // Whoever has an index gets its answers: of many small shards as of a few large ones.
-        let is_needed = recall.rows() >= fleet.thresholds.index_min_rows
-            || recall.places.len() < recall.placements;
+        let is_large = recall.rows() >= fleet.thresholds.index_min_rows;
+        let is_needed = is_large || recall.silent() > 0;
         let why = recall.doubt().filter(|_| is_needed)?;
         let (name, index) = (recall.table.name, &recall.shell.quoted);
         Some(Finding {

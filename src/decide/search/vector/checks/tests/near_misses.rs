@@ -84,7 +84,12 @@ pub const NEAR_MISSES: &[(&str, Harm)] = &[
     ("recall_unknown", |w| {
         w.tables(|table| (table.updated, table.hot_updated) = (ROWS * 9, ROWS * 9))
     }),
-    // Nobody needs an index there.
+    // Nobody needs an index there, and a shard that has none is another matter.
+    ("recall_unknown", |w| {
+        w.recalls.drain(..2);
+        w.tables(|table| (table.live, table.reltuples) = (100, 100.0));
+        w.shard(0).indexes.clear();
+    }),
     ("recall_unknown", |w| {
         w.recalls.drain(..2);
         w.tables(|table| (table.live, table.reltuples) = (100, 100.0));
