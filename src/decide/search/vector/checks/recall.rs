@@ -13,9 +13,11 @@ use crate::search::vector::recalls::{Measurement, Recall, pairs, recalls, sample
 
 pub fn unknown(fleet: &Fleet<'_>) -> Vec<Finding> {
     let unknown = |recall: Recall<'_, '_>| {
-        // Whoever has an index gets its answers: of many small shards as of a few large ones.
-        let is_large = recall.rows() >= fleet.thresholds.index_min_rows;
-        let is_needed = is_large || recall.silent() > 0;
+        // Whoever has an index gets its answers: of many small shards as of a few large ones. Those of which
+        // nothing is known are taken for as large as the others.
+        let known = (recall.placements - recall.silent()) as f64;
+        let rows = recall.rows() * recall.placements as f64 / known;
+        let is_needed = rows >= fleet.thresholds.index_min_rows;
         let why = recall.doubt().filter(|_| is_needed)?;
         let (name, index) = (recall.table.name, &recall.shell.quoted);
         Some(Finding {
@@ -27,7 +29,8 @@ pub fn unknown(fleet: &Fleet<'_>) -> Vec<Finding> {
                 recall.measured().count(),
                 recall.placements,
             ),
-            remedy: Some(Remedy::on_coordinator(measure(recall.table))),
+            // A node that does not answer cannot be measured either.
+            remedy: (recall.silent() == 0).then(|| Remedy::on_coordinator(measure(recall.table))),
         })
     };
     recalls(fleet).into_iter().filter_map(unknown).collect()
