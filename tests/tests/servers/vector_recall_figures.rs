@@ -128,7 +128,7 @@ fn figures_are_those_of_brute_force() {
     session.run(
         "CREATE INDEX one ON items USING hnsw (v vector_l2_ops);
          CREATE INDEX two ON items USING hnsw (v vector_cosine_ops);
-         SET hnsw.ef_search = 1000",
+         ALTER DATABASE postgres SET hnsw.ef_search = 1000",
     );
     let rows = session.rows("SELECT * FROM fleet.vector_recall('items', 10, 1000)");
     let names: Vec<&str> = rows.iter().map(|row| &row["index"]).collect();
