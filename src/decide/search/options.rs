@@ -20,6 +20,11 @@ pub fn option(name: &str) -> Option<&'static str> {
     OPTIONS.iter().find(|option| option.eq_ignore_ascii_case(name)).copied()
 }
 
+/// Whether a setting is one of pgvector's searches.
+pub fn is_of_search(name: &str) -> bool {
+    name.starts_with("hnsw.") || name.starts_with("ivfflat.")
+}
+
 /// Whether pgvector has to be loaded for the setting to be known.
 pub fn is_of_vector(option: &str) -> bool {
     option.contains('.')

@@ -148,7 +148,7 @@ impl<'a> Fleet<'a> {
         }
         let known: HashMap<u32, &CatalogTable> =
             catalogs.tables.iter().map(|table| (table.relation, table)).collect();
-        let coordinator = self.nodes.iter().position(|node| node.groupid == 0).unwrap_or(0);
+        let (coordinator, _) = self.coordinator();
         let mut ours: Shards<'a> = HashMap::new();
         for shell in &own.relations {
             let Some(table) = known.get(&shell.oid) else { continue };
@@ -197,6 +197,12 @@ impl<'a> Fleet<'a> {
             }
         }
         self.arrivals.sort_by_key(|arrival| (arrival.table, arrival.shardid, arrival.node));
+    }
+
+    /// The coordinator, which is always there, and its number.
+    pub fn coordinator(&self) -> (usize, &FleetNode<'a>) {
+        let number = self.nodes.iter().position(FleetNode::is_coordinator).unwrap_or(0);
+        (number, &self.nodes[number])
     }
 
     pub fn node(&self, placement: &Placement<'_>) -> &FleetNode<'a> {
@@ -268,11 +274,7 @@ impl<'a> Table<'a> {
     }
 
     pub fn subject_of_index(&self, shell: &Index) -> Concern {
-        Concern {
-            table: Some(self.name.to_owned()),
-            index: Some(shell.quoted.clone()),
-            ..Concern::default()
-        }
+        Concern { index: Some(shell.quoted.clone()), ..self.subject() }
     }
 }
 

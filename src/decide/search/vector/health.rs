@@ -36,7 +36,7 @@ pub fn report(fleet: &Fleet<'_>, found: &[Found<'_>], verbose: bool) -> Value {
 }
 
 /// The worst of what is not meant to be so.
-pub fn worst(found: &[Found<'_>]) -> Condition {
+fn worst(found: &[Found<'_>]) -> Condition {
     let counted = found.iter().filter(|one| one.counts());
     counted.map(|one| one.finding.status).max().unwrap_or_default()
 }

@@ -203,6 +203,16 @@ impl Relation {
         self.rows() * (1.0 - nulls)
     }
 
+    /// Whether VACUUM or ANALYZE has corrected what the statistics count, as far as those know.
+    fn is_refreshed(&self) -> bool {
+        self.last_vacuum.is_some() || self.last_analyze.is_some()
+    }
+
+    /// Whether a crash, or a reset, has taken what was counted: the catalogs know of more rows than were written.
+    pub fn is_count_lost(&self) -> bool {
+        !self.is_refreshed() && (self.inserted as f64) < self.reltuples
+    }
+
     /// Rows that an index holds, or would.
     pub fn indexed_rows(&self, index: &Index) -> f64 {
         // How many rows a predicate takes was counted when the index was built.
@@ -234,11 +244,10 @@ impl Relation {
         }
         let pages = self.pages.map_or(measured, |pages| pages as f64);
         let by_density = self.reltuples / measured * pages;
-        let refreshed = self.last_vacuum.is_some() || self.last_analyze.is_some();
-        if !refreshed && (self.inserted as f64) < self.reltuples {
+        if self.is_count_lost() {
             return live.max(by_density);
         }
-        if refreshed && pages <= GROWN * measured { live.min(by_density) } else { live }
+        if self.is_refreshed() && pages <= GROWN * measured { live.min(by_density) } else { live }
     }
 }
 

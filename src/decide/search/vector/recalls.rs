@@ -23,8 +23,6 @@ pub struct Recall<'f, 'a> {
     pub table: &'f Table<'a>,
     pub shell: &'a Index,
     pub places: Vec<Measurement<'f, 'a>>,
-    /// All of its placements, those of which nothing is known among them.
-    pub placements: usize,
 }
 
 pub struct Measurement<'f, 'a> {
@@ -82,7 +80,6 @@ pub fn recalls<'f, 'a>(fleet: &'f Fleet<'a>) -> Vec<Recall<'f, 'a>> {
                     index.valid.then_some(Measurement { placement, relation, index, figure })
                 })
                 .collect(),
-            placements: table.placements.len(),
         })
         .collect()
 }
@@ -168,14 +165,16 @@ impl<'f, 'a> Recall<'f, 'a> {
 
     /// Why the recall is not known; nothing where it is.
     pub fn doubt(&self) -> Option<String> {
-        let all: f64 = self.places.iter().map(Measurement::rows).sum();
         let covered: f64 = self.measured().map(|(place, _)| place.rows()).sum();
         let (measured, queries) = (self.measured().count(), self.queries());
         let silent = self.silent();
         if silent > 0 {
-            return Some(format!("nothing is known of {silent} of {} placements", self.placements));
+            return Some(format!(
+                "nothing is known of {silent} of {} placements",
+                self.placements()
+            ));
         }
-        if measured == 0 || covered < LEAST_COVERED * all {
+        if measured == 0 || covered < LEAST_COVERED * self.rows() {
             let why = self.main_reason().unwrap_or(Outdated::NotMeasured);
             return Some(match measured {
                 0 => why.to_string(),
@@ -186,6 +185,11 @@ impl<'f, 'a> Recall<'f, 'a> {
             });
         }
         (queries < LEAST_QUERIES).then(|| format!("it was measured with {queries} queries only"))
+    }
+
+    /// All placements of the table.
+    pub fn placements(&self) -> usize {
+        self.table.placements.len()
     }
 
     /// Placements of which nothing is known.

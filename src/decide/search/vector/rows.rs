@@ -3,13 +3,15 @@
 
 use super::checks::Found;
 use super::checks::nodes::{index_bytes, rounded, silence};
+use super::checks::upkeep::pages_ratio;
 use super::finding::Concern;
 use super::fleet::{Fleet, Placement, ShardIndex, Table};
 use super::model::{Index, Metapage, RecallResult, Relation};
 use super::nodes::FleetNode;
 use super::recalls::{Recall, recalls};
-use super::sizes::{GraphMemory, graph_bytes, page_bytes, tight_pages};
+use super::sizes::{GraphMemory, graph_bytes, page_bytes};
 use crate::condition::Condition;
+use crate::search::options::is_of_search;
 use crate::search::recall::summary::TAIL;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -267,7 +269,11 @@ impl<'f, 'a> Judged<'f, 'a> {
             definition: there.and_then(|index| index.definition.clone()),
             built_with: there.and_then(|index| index.meta.clone()),
             index_bytes: there.map(Index::bytes),
-            pages_ratio: placement.relation.zip(there).and_then(|(r, i)| pages_ratio(r, i)),
+            pages_ratio: placement
+                .relation
+                .zip(there)
+                .and_then(|(r, i)| pages_ratio(r, i))
+                .map(rounded),
             build_bytes: placement.relation.zip(there).and_then(|(relation, index)| {
                 let memory = GraphMemory::of(&node.allowance()?, relation.table_pages());
                 (index.method == "hnsw").then(|| graph_bytes(index, relation.rows(), memory))?
@@ -349,7 +355,7 @@ impl<'f, 'a> Judged<'f, 'a> {
             returned_ratio: together
                 .and_then(|_| measured.iter().map(|result| result.returned_ratio).reduce(f64::min)),
             queries: recall.queries(),
-            placements: recall.placements,
+            placements: recall.placements(),
             measured_placements: measured.len(),
             settings: measured.first().map(|result| result.settings.clone()),
             measured_at: recall.measured_at(),
@@ -367,7 +373,6 @@ impl<'f, 'a> Judged<'f, 'a> {
         let evidence = node.answer.ok();
         let placements = self.fleet.tables.iter().flat_map(|table| &table.placements);
         let here: Vec<_> = placements.filter(|placement| placement.node == number).collect();
-        let is_search = |name: &str| name.starts_with("hnsw.") || name.starts_with("ivfflat.");
         NodeRow {
             nodename: node.name.clone(),
             nodeport: node.port,
@@ -387,7 +392,7 @@ impl<'f, 'a> Judged<'f, 'a> {
             settings: evidence
                 .iter()
                 .flat_map(|evidence| &evidence.settings)
-                .filter(|(name, _)| is_search(name))
+                .filter(|(name, _)| is_of_search(name))
                 .map(|(name, setting)| (name.clone(), setting.value.clone()))
                 .collect(),
             observed_at: evidence.map(|evidence| evidence.observed_at),
@@ -402,11 +407,6 @@ fn total(figures: impl Iterator<Item = f64>) -> f64 {
 
 fn table_bytes(relation: &Relation) -> f64 {
     page_bytes(relation.table_pages())
-}
-
-fn pages_ratio(relation: &Relation, index: &Index) -> Option<f64> {
-    let pages = index.pages.filter(|_| !index.partial)?;
-    Some(rounded(pages as f64 / tight_pages(index, relation.rows())?))
 }
 
 /// The worst of some findings, and their ids, each once. What is only worth knowing, or silenced, is left out.

@@ -161,13 +161,9 @@ pub fn training_memory(fleet: &Fleet<'_>) -> Vec<Finding> {
 
 /// How many shards of a node Citus builds at the same time.
 fn pool(fleet: &Fleet<'_>) -> usize {
-    let own = fleet.nodes.iter().filter(|node| node.is_coordinator());
-    own.filter_map(|node| {
-        let settings = &node.answer.ok()?.settings;
-        settings.get("citus.max_adaptive_executor_pool_size")?.value.parse().ok()
-    })
-    .next()
-    .unwrap_or(POOL)
+    let settings = fleet.coordinator().1.answer.map(|evidence| &evidence.settings);
+    let size = settings.ok().and_then(|it| it.get("citus.max_adaptive_executor_pool_size"));
+    size.and_then(|size| size.value.parse().ok()).unwrap_or(POOL)
 }
 
 /// Builds of one table on one node, as many at once as Citus starts, that take more of /dev/shm than there is.

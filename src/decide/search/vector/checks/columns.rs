@@ -4,7 +4,7 @@
 use super::nodes::rounded;
 use crate::condition::Condition;
 use crate::node::literal;
-use crate::search::vector::finding::{Concern, Evidence, Finding, Remedy};
+use crate::search::vector::finding::{Evidence, Finding, Remedy};
 use crate::search::vector::fleet::{Fleet, Placement, Table, quote};
 use crate::search::vector::model::{Column, Index, Relation};
 
@@ -163,7 +163,12 @@ fn missing_on(fleet: &Fleet<'_>, table: &Table<'_>, column: &Column) -> Vec<Find
 /// A new index on the whole table. pgvector's first operator class stands in for the one that the
 /// queries need, which nobody but their author knows.
 fn create(fleet: &Fleet<'_>, table: &Table<'_>, column: &Column) -> Remedy {
-    let class = operator_class(fleet, &column.kind, "l2_ops");
+    create_for(fleet, table, column, "l2_ops")
+}
+
+/// A new index on the whole table, of an operator class that is given without the type in front.
+pub fn create_for(fleet: &Fleet<'_>, table: &Table<'_>, column: &Column, class: &str) -> Remedy {
+    let class = operator_class(fleet, &column.kind, class);
     let key = match column.is_domain {
         // Access methods do not look behind a domain.
         true => format!(
@@ -189,17 +194,13 @@ fn create(fleet: &Fleet<'_>, table: &Table<'_>, column: &Column) -> Remedy {
     Remedy::on_coordinator(format!("DO {}", literal(&body))).then(create)
 }
 
-pub fn operator_class(fleet: &Fleet<'_>, kind: &str, class: &str) -> String {
+fn operator_class(fleet: &Fleet<'_>, kind: &str, class: &str) -> String {
     format!("{}.{kind}_{class}", vector_schema(fleet))
 }
 
 fn vector_schema<'f>(fleet: &'f Fleet<'_>) -> &'f str {
-    fleet
-        .nodes
-        .iter()
-        .filter(|node| node.is_coordinator())
-        .find_map(|node| node.answer.ok()?.vector_schema.as_deref())
-        .unwrap_or("public")
+    let evidence = fleet.coordinator().1.answer;
+    evidence.ok().and_then(|evidence| evidence.vector_schema.as_deref()).unwrap_or("public")
 }
 
 /// The index that this shard lacks, under the name by which Citus will look for it.
@@ -274,7 +275,7 @@ fn obstructed(
     };
     Finding {
         status,
-        subject: Concern { table: Some(name.to_owned()), ..Concern::default() },
+        subject: table.subject(),
         symptom,
         evidence: Evidence::exact("declared dimensions", dimensions, most),
         remedy,

@@ -41,9 +41,6 @@ impl Spot<'_, '_> {
 
     /// REINDEX: on the whole table where all of its placements need it, else on this one.
     pub fn rebuild(&self, fleet: &Fleet<'_>, everywhere: bool) -> Remedy {
-        let reindex = |of: &Relation, index: &Index| {
-            format!("REINDEX INDEX CONCURRENTLY {}.{}", of.quoted_schema, index.quoted)
-        };
         match everywhere {
             true => Remedy::on_coordinator(reindex(self.place.table.shell, self.shell)),
             false => {
@@ -51,6 +48,11 @@ impl Spot<'_, '_> {
             }
         }
     }
+}
+
+/// The statement that builds an index of a relation anew.
+pub fn reindex(of: &Relation, index: &Index) -> String {
+    format!("REINDEX INDEX CONCURRENTLY {}.{}", of.quoted_schema, index.quoted)
 }
 
 /// Looks at every placement, and tells of those where something was seen.

@@ -115,22 +115,22 @@ pub fn library(fleet: &Fleet<'_>) -> Vec<Finding> {
     let differs: Vec<Finding> = differs.collect();
     let is_same_everywhere = differs.is_empty();
     findings.extend(differs);
-    let own = fleet.nodes.iter().find(|node| node.is_coordinator());
-    findings.extend(own.and_then(|node| {
-        let evidence = node.answer.ok()?;
-        let version = evidence.extensions.get("vector")?;
-        let installed = evidence.library.installed.as_ref().filter(|it| *it != version)?;
-        Some(Finding {
-            status: Condition::Yellow,
-            subject: node.subject(),
-            symptom: format!(
-                "the objects of vector are of {version}, its library is of {installed}"
-            ),
-            evidence: Evidence::exact("extversion", version.as_str(), installed.as_str()),
-            // A worker without the scripts of that version would fail.
-            remedy: is_same_everywhere
-                .then(|| Remedy::on_coordinator("ALTER EXTENSION vector UPDATE")),
-        })
-    }));
+    findings.extend(outdated_objects(fleet, is_same_everywhere));
     findings
+}
+
+/// The extension's objects are of another version than the library.
+fn outdated_objects(fleet: &Fleet<'_>, is_same_everywhere: bool) -> Option<Finding> {
+    let (_, node) = fleet.coordinator();
+    let evidence = node.answer.ok()?;
+    let version = evidence.extensions.get("vector")?;
+    let installed = evidence.library.installed.as_ref().filter(|it| *it != version)?;
+    Some(Finding {
+        status: Condition::Yellow,
+        subject: node.subject(),
+        symptom: format!("the objects of vector are of {version}, its library is of {installed}"),
+        evidence: Evidence::exact("extversion", version.as_str(), installed.as_str()),
+        // A worker without the scripts of that version would fail.
+        remedy: is_same_everywhere.then(|| Remedy::on_coordinator("ALTER EXTENSION vector UPDATE")),
+    })
 }

@@ -49,7 +49,7 @@ pub fn leftover(fleet: &Fleet<'_>) -> Vec<Finding> {
     let on_shells = fleet.tables.iter().filter(|table| table.sharded).flat_map(|table| {
         table.shell.indexes.iter().map(move |index| (table, None, table.shell, index))
     });
-    let coordinator = fleet.nodes.iter().position(|node| node.is_coordinator()).unwrap_or(0);
+    let (coordinator, _) = fleet.coordinator();
     on_shards
         .chain(on_shells)
         .filter(|(_, _, _, index)| is_leftover(index))
@@ -93,8 +93,7 @@ pub fn shell_invalid(fleet: &Fleet<'_>) -> Vec<Finding> {
             }
             let index = format!("{}.{}", table.shell.quoted_schema, shell.quoted);
             let is_known = table.placements.iter().all(|placement| placement.relation.is_some());
-            let coordinator = fleet.nodes.iter().position(|node| node.is_coordinator());
-            let is_built = coordinator.is_some_and(|node| is_building(fleet, node, table.shell));
+            let is_built = is_building(fleet, fleet.coordinator().0, table.shell);
             let (what, remedy) = match counterparts.is_empty() {
                 false => ("valid on all shards", format!("REINDEX INDEX CONCURRENTLY {index}")),
                 true if is_known && !is_built => ("on no shard", format!("DROP INDEX {index}")),

@@ -3,9 +3,8 @@
 
 use super::each::each_index;
 use super::nodes::rounded;
-use super::upkeep::of_table;
 use crate::condition::Condition;
-use crate::search::vector::finding::{Concern, Evidence, Finding, Remedy};
+use crate::search::vector::finding::{Evidence, Finding, Remedy};
 use crate::search::vector::fleet::{Fleet, Placement, Table};
 use crate::search::vector::model::{Index, Metapage};
 use crate::search::vector::sizes::{LISTS, advised_lists};
@@ -81,7 +80,7 @@ pub fn number(fleet: &Fleet<'_>) -> Vec<Finding> {
             let index = format!("{}.{}", table.shell.quoted_schema, shell.quoted);
             findings.push(Finding {
                 status: Condition::Yellow,
-                subject: Concern { index: Some(shell.quoted.clone()), ..of_table(table) },
+                subject: table.subject_of_index(shell),
                 symptom: format!(
                     "index {index} has {lists} lists for {} rows a shard",
                     rows.round()

@@ -18,7 +18,7 @@ mod shape;
 mod spread;
 #[cfg(test)]
 pub mod tests;
-mod upkeep;
+pub mod upkeep;
 
 use super::finding::Finding;
 use super::fleet::Fleet;

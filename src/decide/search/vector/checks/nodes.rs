@@ -95,7 +95,7 @@ pub fn placement_missing(fleet: &Fleet<'_>) -> Vec<Finding> {
 pub fn compared<'f>(
     fleet: &'f Fleet<'_>,
 ) -> impl Iterator<Item = (&'f FleetNode<'f>, &'f NodeEvidence, &'f NodeEvidence)> {
-    let own = fleet.nodes.iter().find(|node| node.is_coordinator()).and_then(|n| n.answer.ok());
+    let own = fleet.coordinator().1.answer.ok();
     fleet
         .nodes
         .iter()

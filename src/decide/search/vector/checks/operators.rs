@@ -1,7 +1,7 @@
 //! Owns the check of what searches order by, as far as pg_stat_statements tells: whether an index serves it.
 //! Must not judge a search that an index serves.
 
-use super::columns::{is_large, operator_class};
+use super::columns::{create_for, is_indexable, is_large};
 use crate::condition::Condition;
 use crate::search::vector::finding::{Evidence, Finding, Remedy};
 use crate::search::vector::fleet::{Fleet, Table};
@@ -76,13 +76,6 @@ fn create(fleet: &Fleet<'_>, table: &Table<'_>, operator: &str) -> Option<Remedy
     let class = class(operator)?;
     let [column] = &table.shell.columns[..] else { return None };
     let takes_class = !class.starts_with("hamming") && !class.starts_with("jaccard");
-    let is_plain = column.dimensions > 0 && !column.is_domain && takes_class;
-    is_plain.then(|| {
-        Remedy::on_coordinator(format!(
-            "CREATE INDEX CONCURRENTLY ON {} USING hnsw ({} {})",
-            table.name,
-            column.quoted,
-            operator_class(fleet, &column.kind, class)
-        ))
-    })
+    let is_plain = is_indexable(table, column) && !column.is_domain && takes_class;
+    is_plain.then(|| create_for(fleet, table, column, class))
 }

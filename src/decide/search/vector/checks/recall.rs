@@ -2,6 +2,7 @@
 //! Must not judge by chance: a figure is low only where its confidence interval is, and the more of them are
 //! judged at once, the wider that is.
 
+use super::each::reindex;
 use super::nodes::rounded;
 use crate::condition::Condition;
 use crate::node::literal;
@@ -10,13 +11,14 @@ use crate::search::vector::finding::{Evidence, Finding, Remedy};
 use crate::search::vector::fleet::{Fleet, Table};
 use crate::search::vector::model::{Index, RecallResult};
 use crate::search::vector::recalls::{Measurement, Recall, pairs, recalls, sampled};
+use crate::search::vector::sizes::LISTS;
 
 pub fn unknown(fleet: &Fleet<'_>) -> Vec<Finding> {
     let unknown = |recall: Recall<'_, '_>| {
         // Whoever has an index gets its answers: of many small shards as of a few large ones. Those of which
         // nothing is known are taken for as large as the others.
-        let known = (recall.placements - recall.silent()) as f64;
-        let rows = recall.rows() * recall.placements as f64 / known;
+        let known = (recall.placements() - recall.silent()) as f64;
+        let rows = recall.rows() * recall.placements() as f64 / known;
         let is_needed = rows >= fleet.thresholds.index_min_rows;
         let why = recall.doubt().filter(|_| is_needed)?;
         let (name, index) = (recall.table.name, &recall.shell.quoted);
@@ -27,7 +29,7 @@ pub fn unknown(fleet: &Fleet<'_>) -> Vec<Finding> {
             evidence: Evidence::exact(
                 "placements with a figure that still holds",
                 recall.measured().count(),
-                recall.placements,
+                recall.placements(),
             ),
             // A node that does not answer cannot be measured either.
             remedy: (recall.silent() == 0).then(|| Remedy::on_coordinator(measure(recall.table))),
@@ -109,10 +111,7 @@ fn low_table(
     let (table, shell) = (recall.table, recall.shell);
     let results: Vec<&RecallResult> = recall.measured().map(|(_, result)| result).collect();
     let harder = results.first().and_then(|result| harder(table, shell, result));
-    let rebuild = || {
-        let schema = &table.shell.quoted_schema;
-        Remedy::on_coordinator(format!("REINDEX INDEX CONCURRENTLY {schema}.{}", shell.quoted))
-    };
+    let rebuild = || Remedy::on_coordinator(reindex(table.shell, shell));
     Finding {
         status,
         subject: table.subject_of_index(shell),
@@ -137,7 +136,6 @@ fn low_placement(
     status: Condition,
 ) -> Finding {
     let Measurement { placement, relation, index, .. } = place;
-    let reindex = format!("REINDEX INDEX CONCURRENTLY {}.{}", relation.quoted_schema, index.quoted);
     Finding {
         status,
         subject: fleet.subject_of(recall.table, placement, recall.shell),
@@ -148,7 +146,7 @@ fn low_placement(
             told(fleet, sampled, result.queries.into(), &[result])
         ),
         evidence: evidence(fleet, sampled),
-        remedy: Some(fleet.on_node_of(placement, reindex)),
+        remedy: Some(fleet.on_node_of(placement, reindex(relation, index))),
     }
 }
 
@@ -195,7 +193,7 @@ const LEAST_EFFORT: u32 = 40;
 fn harder(table: &Table<'_>, index: &Index, result: &RecallResult) -> Option<Remedy> {
     let (option, most) = match index.method.as_str() {
         "hnsw" => ("hnsw.ef_search", 1_000),
-        _ => ("ivfflat.probes", index.option("lists", 100)),
+        _ => ("ivfflat.probes", index.option("lists", LISTS)),
     };
     let (_, now) = pairs(&result.settings).find(|(name, _)| *name == option)?;
     let now: u32 = now.parse().ok().filter(|now| *now < most)?;

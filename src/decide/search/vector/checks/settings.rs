@@ -4,6 +4,7 @@
 use super::nodes::compared;
 use crate::condition::Condition;
 use crate::node::literal;
+use crate::search::options::is_of_search;
 use crate::search::vector::finding::{Concern, Evidence, Finding, Remedy};
 use crate::search::vector::fleet::Fleet;
 use crate::search::vector::model::{NodeEvidence, RoleSetting};
@@ -13,14 +14,13 @@ use std::collections::BTreeMap;
 const INDEX_SCANS: &str = "enable_indexscan";
 
 pub fn drift(fleet: &Fleet<'_>) -> Vec<Finding> {
-    let is_search = |name: &str| name.starts_with("hnsw.") || name.starts_with("ivfflat.");
     let set = |name: &str, value: &str| {
         let (name, value) = (literal(name), literal(value));
         Remedy::on_coordinator(format!("SELECT fleet.set_search_option({name}, {value})"))
     };
     let mut findings = Vec::new();
     for (node, theirs, ours) in compared(fleet) {
-        for (name, setting) in ours.settings.iter().filter(|(name, _)| is_search(name)) {
+        for (name, setting) in ours.settings.iter().filter(|(name, _)| is_of_search(name)) {
             let Some(found) = theirs.settings.get(name).filter(|s| s.value != setting.value) else {
                 continue;
             };
@@ -37,15 +37,14 @@ pub fn drift(fleet: &Fleet<'_>) -> Vec<Finding> {
         }
     }
     let sharded = fleet.tables.iter().any(|table| table.sharded);
-    let own = fleet.nodes.iter().find(|node| node.is_coordinator());
-    let Some((node, ours)) = own.and_then(|n| Some((n, n.answer.ok()?))).filter(|_| sharded) else {
-        return findings;
-    };
+    let (_, node) = fleet.coordinator();
+    let Some(ours) = node.answer.ok().filter(|_| sharded) else { return findings };
     let settings = &ours.settings;
     if settings.get("citus.propagate_set_commands").is_some_and(|s| s.session == "local") {
         return findings;
     }
-    for (name, setting) in settings.iter().filter(|(n, s)| is_search(n) && s.session != s.value) {
+    for (name, setting) in settings.iter().filter(|(n, s)| is_of_search(n) && s.session != s.value)
+    {
         findings.push(Finding {
             status: Condition::Yellow,
             subject: node.subject(),

@@ -1,10 +1,10 @@
 //! Owns the checks of what wears out: dead rows, wasted pages, missing vectors, old statistics.
 //! Must not count rows: it works with what the statistics say.
 
-use super::each::{Place, each_index, each_placement};
+use super::each::{Place, each_index, each_placement, reindex};
 use super::nodes::rounded;
 use crate::condition::Condition;
-use crate::search::vector::finding::{Concern, Evidence, Finding, Remedy};
+use crate::search::vector::finding::{Evidence, Finding, Remedy};
 use crate::search::vector::fleet::{Fleet, Placement, Table};
 use crate::search::vector::model::{Column, Index, Relation};
 use crate::search::vector::progress;
@@ -24,10 +24,15 @@ const MANY_NULLS: f64 = 0.01;
 pub const STALE: f64 = 0.2;
 
 /// How many times the pages that it needs an index has; `None` where that cannot be told.
+pub fn pages_ratio(relation: &Relation, index: &Index) -> Option<f64> {
+    let pages = index.pages.filter(|_| !index.partial)?;
+    Some(pages as f64 / tight_pages(index, relation.filled_rows(index))?)
+}
+
+/// The same where it is too much.
 fn wasted(relation: &Relation, index: &Index) -> Option<f64> {
-    let pages = index.pages.filter(|&pages| pages >= BLOAT_MIN_PAGES && !index.partial)?;
-    let ratio = pages as f64 / tight_pages(index, relation.filled_rows(index))?;
-    (index.valid && ratio > BLOATED).then_some(ratio)
+    let is_worth_it = index.valid && index.pages.is_some_and(|pages| pages >= BLOAT_MIN_PAGES);
+    pages_ratio(relation, index).filter(|ratio| is_worth_it && *ratio > BLOATED)
 }
 
 pub fn bloat(fleet: &Fleet<'_>) -> Vec<Finding> {
@@ -61,10 +66,9 @@ fn dead_share(relation: &Relation) -> Option<f64> {
 
 /// Whether a crash, or a reset, has taken what was counted: nobody knows then how many rows are dead.
 fn is_uncounted(relation: &Relation) -> bool {
-    let is_never_visited = relation.last_vacuum.is_none() && relation.last_analyze.is_none();
-    let is_known = relation.reltuples >= FEW_ROWS && relation.pages.is_some_and(|pages| pages > 0);
-    let counted = relation.inserted as f64;
-    is_known && is_never_visited && counted < relation.reltuples && !relation.indexes.is_empty()
+    let is_filled = relation.pages.is_some_and(|pages| pages > 0);
+    let is_known = relation.reltuples >= FEW_ROWS && is_filled;
+    is_known && relation.is_count_lost() && !relation.indexes.is_empty()
 }
 
 pub fn dead_tuples(fleet: &Fleet<'_>) -> Vec<Finding> {
@@ -115,12 +119,8 @@ fn dead(fleet: &Fleet<'_>) -> Vec<Finding> {
 /// REINDEX of every vector index, then VACUUM: on the whole table, or on one placement.
 fn renew(fleet: &Fleet<'_>, place: Place<'_, '_>, everywhere: bool) -> Remedy {
     let of = if everywhere { place.table.shell } else { place.relation };
-    let mut sql: Vec<String> = of
-        .indexes
-        .iter()
-        .filter(|index| index.valid)
-        .map(|index| format!("REINDEX INDEX CONCURRENTLY {}.{}", of.quoted_schema, index.quoted))
-        .collect();
+    let mut sql: Vec<String> =
+        of.indexes.iter().filter(|index| index.valid).map(|index| reindex(of, index)).collect();
     sql.push(format!("VACUUM {}", of.quoted));
     let run_on = match everywhere {
         true => Remedy::on_coordinator("").run_on,
@@ -141,12 +141,9 @@ pub fn vacuum_stuck(fleet: &Fleet<'_>) -> Vec<Finding> {
             else {
                 continue;
             };
-            let reindex = relation.indexes.iter().map(|index| {
-                format!("REINDEX INDEX CONCURRENTLY {}.{}", relation.quoted_schema, index.quoted)
-            });
             let mut remedy =
                 node.remedy(format!("SELECT pg_catalog.pg_cancel_backend({})", vacuum.pid));
-            remedy.sql.extend(reindex);
+            remedy.sql.extend(relation.indexes.iter().map(|index| reindex(relation, index)));
             findings.push(Finding {
                 status: Condition::Yellow,
                 subject: progress::subject(fleet, number, vacuum.relation, 0),
@@ -247,9 +244,4 @@ pub fn stale_statistics(fleet: &Fleet<'_>) -> Vec<Finding> {
                 .then(|| Remedy::on_coordinator(format!("ANALYZE {}", place.table.name))),
         },
     )
-}
-
-/// A finding about a whole table has no node.
-pub fn of_table(table: &Table<'_>) -> Concern {
-    Concern { table: Some(table.name.to_owned()), ..Concern::default() }
 }
