@@ -2,6 +2,7 @@
 //! Must not judge anything but the controller: whoever has a state or a finding says how bad it is.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// How something is. The worst of several wins, so the order is part of the meaning: what is not
 /// known is worse than what is well, and better than what is known to be bad.
@@ -18,6 +19,11 @@ pub enum Condition {
 impl Condition {
     /// What they are called, in their order.
     pub const NAMES: [&str; 4] = ["green", "unknown", "yellow", "red"];
+
+    /// That of a row, by its `status`; none where it says nothing that is one.
+    pub fn of_row(row: &Value) -> Option<Self> {
+        Self::deserialize(&row["status"]).ok()
+    }
 }
 
 /// Seconds without a good cycle after which the controller counts as stuck.

@@ -54,7 +54,7 @@ fn is_asked_for(row: &Value, query: &Query) -> bool {
     query.table.as_deref().is_none_or(|table| row["table_name"] == table)
         && query.node.as_deref().is_none_or(|asked| node(row).is_some_and(|node| node == asked))
         && query.find.as_deref().is_none_or(is_found)
-        && (!query.wrong || badness(row) > 0)
+        && (!query.wrong || badness(row) > Condition::Green)
 }
 
 /// `host:port`; none where a row is of no node.
@@ -63,8 +63,8 @@ pub fn node(row: &Value) -> Option<String> {
 }
 
 /// How bad a row says that it is; one that says nothing, as of what is under way, is as well as can be.
-pub fn badness(row: &Value) -> usize {
-    Condition::NAMES.iter().position(|name| row["status"] == *name).unwrap_or_default()
+pub fn badness(row: &Value) -> Condition {
+    Condition::of_row(row).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ pub fn controller(snapshot: &Value) -> Condition {
 }
 
 pub fn status(report: &Value) -> Condition {
-    serde_json::from_value(report["status"].clone()).unwrap_or(Condition::Unknown)
+    Condition::of_row(report).unwrap_or(Condition::Unknown)
 }
 
 /// Gives every worker of a snapshot its status.
@@ -52,7 +52,7 @@ pub fn fleet(snapshot: &Value, workers: &[Value]) -> Value {
             "status": Condition::Red, "reason": complaint["reason"], "remedy": complaint["remedy"],
         }));
     }
-    symptoms.extend(workers.iter().filter(|worker| badness(worker) > 0).map(|worker| {
+    symptoms.extend(workers.iter().filter(|worker| badness(worker) > Condition::Green).map(|worker| {
         json!({
             "status": worker["status"], "nodename": worker["nodename"], "nodeport": worker["nodeport"],
             "state": worker["state"], "code": worker["code"], "reason": worker["reason"], "remedy": worker["remedy"],
@@ -100,7 +100,7 @@ pub fn brief(mut health: Value) -> Value {
         let mut of_check: HashMap<String, usize> = HashMap::new();
         let Value::Array(diagnoses) = indicator["diagnosis"].take() else { continue };
         indicator["diagnosis"] = json!([]);
-        for mut diagnosis in diagnoses.into_iter().filter(|one| badness(one) > 0) {
+        for mut diagnosis in diagnoses.into_iter().filter(|one| badness(one) > Condition::Green) {
             let earlier = of_check.entry(diagnosis["id"].to_string()).or_default();
             shorten(&mut diagnosis);
             all.push((*earlier, name.clone(), diagnosis));

@@ -13,15 +13,11 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicU64;
 
-use decide::condition::Condition;
 use decide::membership::state::State;
 
 type Labels = Vec<(&'static str, String)>;
 type Ratio = Gauge<f64, AtomicU64>;
 type Gauges = Family<Labels, Ratio>;
-
-/// The statuses of vector health, from the best to the worst.
-const STATUSES: [&str; 4] = Condition::NAMES;
 
 /// The text of `fleet.metrics()` and of `/metrics`.
 ///

@@ -1,7 +1,8 @@
 //! Owns the metrics of vector-shard health. Labels are tables, indexes and nodes; shards only on request,
 //! since there may be thousands of them. Must not judge what it shows.
 
-use super::{Labels, Page, STATUSES, label, node, rows, set};
+use super::{Gauges, Labels, Page, label, node, rows, set};
+use decide::condition::Condition;
 use decide::search::vector::series::{shown, worst};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -20,7 +21,7 @@ impl Page {
     }
 
     fn tables(&mut self, vector: &Value) {
-        let mut worst: BTreeMap<(String, String), usize> = BTreeMap::new();
+        let mut worst: BTreeMap<(String, String), Condition> = BTreeMap::new();
         let mut sums: BTreeMap<(String, String), [f64; 3]> = BTreeMap::new();
         let (shards, left_out) = shown(rows(vector, "shards"));
         self.gauge(
@@ -30,9 +31,8 @@ impl Page {
         );
         for shard in &shards {
             let place = (label(shard, "table_name"), node(shard));
-            let status = STATUSES.iter().position(|status| shard["status"] == *status);
             let known = worst.entry(place.clone()).or_default();
-            *known = (*known).max(status.unwrap_or(1));
+            *known = (*known).max(Condition::of_row(shard).unwrap_or(Condition::Unknown));
             let sum = sums.entry(place).or_default();
             for (sum, key) in sum.iter_mut().zip(["index_bytes", "rows", "dead_rows"]) {
                 *sum += shard[key].as_f64().unwrap_or_default();
@@ -43,14 +43,7 @@ impl Page {
             "Worst status of a table's placements on a node: 1 for the one it is, 0 for the others",
         );
         for ((table, node), worst) in worst {
-            for (number, status) in STATUSES.into_iter().enumerate() {
-                let labels = vec![
-                    ("table", table.clone()),
-                    ("node", node.clone()),
-                    ("status", status.to_owned()),
-                ];
-                health.get_or_create(&labels).set(f64::from(u8::from(number == worst)));
-            }
+            set_status(&health, &vec![("table", table), ("node", node)], Some(worst));
         }
         let bytes = self.bytes("vector_index", "Bytes of a table's vector indexes on a node");
         let dead = self
@@ -97,11 +90,7 @@ impl Page {
             "Bytes of a node's vector indexes over its effective_cache_size",
         );
         for row in nodes {
-            for status in STATUSES {
-                let is_it = f64::from(u8::from(row["status"] == status));
-                let labels = vec![("node", node(row)), ("status", status.to_owned())];
-                health.get_or_create(&labels).set(is_it);
-            }
+            set_status(&health, &vec![("node", node(row))], Condition::of_row(row));
             let ratio = row["index_bytes"].as_f64().zip(row["effective_cache_size"].as_f64());
             if let Some((bytes, cache)) = ratio.filter(|(_, cache)| *cache > 0.0) {
                 fit.get_or_create(&vec![("node", node(row))]).set(bytes / cache);
@@ -190,10 +179,7 @@ impl Page {
             "vector_status",
             "Overall status of vector-shard health: 1 for the one it is, 0 for the others",
         );
-        for status in STATUSES {
-            let is_it = f64::from(u8::from(vector["health"]["status"] == status));
-            family.get_or_create(&vec![("status", status.to_owned())]).set(is_it);
-        }
+        set_status(&family, &vec![], Condition::of_row(&vector["health"]));
     }
 
     fn shards(&mut self, shards: &[Value]) {
@@ -211,12 +197,17 @@ impl Page {
             ];
             set(&bytes, labels.clone(), &row["index_bytes"]);
             set(&live, labels.clone(), &row["rows"]);
-            for status in STATUSES {
-                let mut labels = labels.clone();
-                labels.push(("status", status.to_owned()));
-                let is_it = f64::from(u8::from(row["status"] == status));
-                health.get_or_create(&labels).set(is_it);
-            }
+            set_status(&health, &labels, Condition::of_row(row));
         }
+    }
+}
+
+/// A series for each status: 1 for the one it is, 0 for the others.
+fn set_status(family: &Gauges, labels: &Labels, is: Option<Condition>) {
+    for (number, status) in Condition::NAMES.into_iter().enumerate() {
+        let mut labels = labels.clone();
+        labels.push(("status", status.to_owned()));
+        let is_it = is.is_some_and(|is| is as usize == number);
+        family.get_or_create(&labels).set(f64::from(u8::from(is_it)));
     }
 }

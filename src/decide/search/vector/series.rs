@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 const MOST_PLACES: usize = 200;
 
 /// How bad a table's worst placement is, and the nodes that it is on.
-type Table<'a> = (usize, BTreeSet<(&'a str, Option<u64>)>);
+type Table<'a> = (Condition, BTreeSet<(&'a str, Option<u64>)>);
 
 /// The rows of `fleet.vector_shards` whose tables have series, the worst tables before the others; and how
 /// many tables have none.
@@ -45,8 +45,8 @@ pub fn worst(indexes: &[Value]) -> Vec<&Value> {
     rows
 }
 
-fn badness(row: &Value) -> usize {
-    Condition::NAMES.iter().position(|status| row["status"] == *status).unwrap_or_default()
+fn badness(row: &Value) -> Condition {
+    Condition::of_row(row).unwrap_or_default()
 }
 
 #[cfg(test)]
