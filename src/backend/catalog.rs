@@ -44,6 +44,14 @@ pub fn own_group() -> Result<Option<i32>, Error> {
     read_one("SELECT g.groupid FROM pg_catalog.pg_dist_local_group g LIMIT 1", &[])
 }
 
+/// Errors: 55000 on a worker. A server without Citus is none.
+pub fn require_no_worker() -> Result<(), Error> {
+    match own_group()?.filter(|group| *group != 0) {
+        Some(group) => Err(Error::NotCoordinator { group }),
+        None => Ok(()),
+    }
+}
+
 /// A setting's value, or nothing where no library has defined it.
 pub fn setting(name: &CStr) -> String {
     // SAFETY: with missing_ok the call returns null instead of raising; the text is copied.

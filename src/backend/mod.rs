@@ -5,6 +5,7 @@
 pub mod catalog;
 pub mod connection;
 pub mod encoding;
+pub mod guc;
 pub mod locks;
 pub mod relation;
 pub mod signals;

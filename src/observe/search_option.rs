@@ -6,6 +6,7 @@ use crate::backend::transaction::contained;
 use crate::error::Error;
 use crate::net::ask::{Answer, Bounds, Question, ask};
 use crate::observe::coordinator::credentials;
+use crate::observe::search_settings::{Stored, stored};
 use decide::node::Node;
 use decide::search::options::is_of_vector;
 use pgrx::{PgLogLevel, pg_sys};
@@ -55,7 +56,11 @@ pub fn check(option: &str, value: Option<&str>) -> Result<OptionValue, Error> {
         }
         Ok(())
     })?;
-    catalog::value(include_str!("search_option.sql"), &[option.into(), value.into()])
+    let Some(Stored { own, beneath }) = stored()?.remove(option) else {
+        return Ok(OptionValue::default());
+    };
+    let after = value.map_or_else(|| beneath.clone(), str::to_owned);
+    Ok(OptionValue { before: Some(own.unwrap_or(beneath)), after: Some(after) })
 }
 
 /// The other nodes of the cluster, and the name of this one.

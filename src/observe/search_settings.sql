@@ -1,20 +1,27 @@
--- What searches of this database go by where neither a role nor a session says otherwise, by name, in one JSON
--- value: what is set for the database, else for all databases, else in the files, else the default.
-WITH own AS MATERIALIZED (
-  SELECT r.setdatabase, pg_catalog.split_part(o, '=', 1) AS name,
-         pg_catalog.substr(o, pg_catalog.strpos(o, '=') OPERATOR(pg_catalog.+) 1) AS value
-  FROM pg_catalog.pg_db_role_setting r
-  CROSS JOIN LATERAL pg_catalog.unnest(r.setconfig) o
-  WHERE r.setrole OPERATOR(pg_catalog.=) 0
-    AND r.setdatabase OPERATOR(pg_catalog.=) ANY (ARRAY[0::pg_catalog.oid, (
-      SELECT d.oid FROM pg_catalog.pg_database d
-      WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database())])
+-- What new sessions of this database start with, by name, in one JSON value: what is set for the database, and
+-- what would be there without it: what is set for all databases, else in the files, else the default. Roles and
+-- sessions with values of their own are not looked at.
+WITH stored AS MATERIALIZED (
+  SELECT s.setdatabase, pg_catalog.lower(o.option_name) AS name, o.option_value AS value
+  FROM pg_catalog.pg_db_role_setting s
+  CROSS JOIN LATERAL pg_catalog.pg_options_to_table(s.setconfig) o
+  WHERE s.setrole OPERATOR(pg_catalog.=) 0::pg_catalog.oid
+), files AS MATERIALIZED (
+  SELECT pg_catalog.lower(f.name) AS name, f.setting AS value, f.seqno
+  FROM pg_catalog.pg_file_settings f
+  WHERE f.applied
 )
-SELECT COALESCE(pg_catalog.json_object_agg(s.name, COALESCE(
-    (SELECT d.value FROM own d WHERE d.name OPERATOR(pg_catalog.=) s.name ORDER BY d.setdatabase DESC LIMIT 1),
-    (SELECT f.setting FROM pg_catalog.pg_file_settings f
-     WHERE f.name OPERATOR(pg_catalog.=) s.name AND f.applied ORDER BY f.seqno DESC LIMIT 1),
-    s.boot_val)), '{}')::pg_catalog.text
-FROM pg_catalog.pg_settings s
-WHERE s.name OPERATOR(pg_catalog.=) 'enable_indexscan'
-   OR pg_catalog.starts_with(s.name, 'hnsw.') OR pg_catalog.starts_with(s.name, 'ivfflat.')
+SELECT COALESCE(pg_catalog.json_object_agg(p.name, pg_catalog.json_build_object(
+  'own', (
+    SELECT s.value FROM stored s
+    JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) s.setdatabase
+    WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
+      AND s.name OPERATOR(pg_catalog.=) p.name),
+  'beneath', COALESCE(
+    (SELECT s.value FROM stored s
+     WHERE s.setdatabase OPERATOR(pg_catalog.=) 0::pg_catalog.oid AND s.name OPERATOR(pg_catalog.=) p.name),
+    (SELECT f.value FROM files f WHERE f.name OPERATOR(pg_catalog.=) p.name ORDER BY f.seqno DESC LIMIT 1),
+    pg_catalog.concat(p.boot_val, p.unit)))), '{}')::pg_catalog.text
+FROM pg_catalog.pg_settings p
+WHERE p.name OPERATOR(pg_catalog.=) ANY ('{enable_indexscan,maintenance_work_mem,max_parallel_maintenance_workers}'::pg_catalog.text[])
+   OR pg_catalog.starts_with(p.name, 'hnsw.') OR pg_catalog.starts_with(p.name, 'ivfflat.')

@@ -71,9 +71,7 @@ fn checked(name: &str, value: Option<&str>) -> Result<OptionValue, Error> {
 fn set(name: &str, value: Option<&str>) -> Result<Vec<(String, u16, OptionValue)>, Error> {
     session::require_superuser("fleet.set_search_option()")?;
     session::require_primary("fleet.set_search_option()")?;
-    if let Some(group) = catalog::own_group()?.filter(|group| *group != 0) {
-        return Err(Error::NotCoordinator { group });
-    }
+    catalog::require_no_worker()?;
     let option = option(name).ok_or_else(|| Error::NoSuchOption(name.to_owned()))?;
     let (own, others) = search_option::nodes()?;
     let (name, port) = match own {

@@ -52,8 +52,5 @@ pub mod fleet {
 fn allowed(function: &'static str) -> Result<(), Error> {
     session::require_superuser(function)?;
     session::require_primary(function)?;
-    match catalog::own_group()?.filter(|group| *group != 0) {
-        Some(group) => Err(Error::NotCoordinator { group }),
-        None => Ok(()),
-    }
+    catalog::require_no_worker()
 }

@@ -66,9 +66,7 @@ pub struct Survey {
 ///
 /// Errors: 55000 on a node that is not the coordinator; 42809 for a table without vectors.
 pub fn survey(relation: pg_sys::Oid) -> Result<Survey, Error> {
-    if let Some(group) = catalog::own_group()?.filter(|group| *group != 0) {
-        return Err(Error::NotCoordinator { group });
-    }
+    catalog::require_no_worker()?;
     let found: Measurable = catalog::value(include_str!("placements.sql"), &[relation.into()])?;
     if !found.has_vectors {
         return Err(Error::NoVectors);

@@ -9,6 +9,7 @@ mod sample;
 mod search;
 pub mod target;
 
+use crate::backend::guc::with_settings;
 use crate::backend::transaction::{as_superuser, contained};
 use crate::error::{Error, one_line};
 use crate::observe::search_settings;
@@ -83,7 +84,7 @@ fn within<T>(
         let left = deadline.saturating_duration_since(Instant::now()).as_millis().max(1);
         let mut all = vec![("lock_timeout", format!("{left}ms")), ("track_counts", "off".into())];
         all.extend(settings.iter().map(|(name, value)| (name.as_str(), value.clone())));
-        target::with_settings(&all, body)
+        with_settings(&all, body)
     })
 }
 

@@ -4,6 +4,7 @@
 
 use super::index::AnnIndex;
 use crate::backend::catalog::{read_one, setting};
+use crate::backend::guc::with_settings;
 use crate::backend::transaction::as_role;
 use crate::error::Error;
 use pgrx::{PgList, pg_sys};
@@ -151,30 +152,4 @@ unsafe fn indexes(heap: pg_sys::Relation) -> Result<Vec<Target>, Error> {
         }
     }
     Ok(found)
-}
-
-/// Runs `body` with settings that end with it, or with the subtransaction.
-pub fn with_settings<T>(settings: &[(&str, String)], body: impl FnOnce() -> T) -> T {
-    // SAFETY: the nest level is closed again here, or by the abort that an ERROR brings.
-    unsafe {
-        let level = pg_sys::NewGUCNestLevel();
-        for (name, value) in settings {
-            let name = CString::new(*name).unwrap_or_default();
-            let value = CString::new(value.as_str()).unwrap_or_default();
-            pg_sys::set_config_option(
-                name.as_ptr(),
-                value.as_ptr(),
-                // The caller has been checked, and may be anybody who may read the table.
-                pg_sys::GucContext::PGC_SUSET,
-                pg_sys::GucSource::PGC_S_SESSION,
-                pg_sys::GucAction::GUC_ACTION_SAVE,
-                true,
-                0,
-                false,
-            );
-        }
-        let result = body();
-        pg_sys::AtEOXact_GUC(true, level);
-        result
-    }
 }

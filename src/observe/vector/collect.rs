@@ -42,10 +42,7 @@ pub struct Collected {
 ///
 /// Errors: 55000 on a node that is not the coordinator; a cancel or an end of the process.
 pub fn collect(deadline: Duration) -> Result<Collected, Error> {
-    match catalog::own_group()? {
-        None | Some(COORDINATOR) => {}
-        Some(group) => return Err(Error::NotCoordinator { group }),
-    }
+    catalog::require_no_worker()?;
     let own: NodeEvidence = catalog::value(STATEMENT, &[])?;
     let catalogs = match catalog::is_installed(c"citus") {
         true => Some(catalogs(&own)?),

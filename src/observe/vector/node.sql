@@ -127,10 +127,7 @@ SELECT pg_catalog.json_build_object(
     FROM pg_catalog.pg_db_role_setting s
     JOIN pg_catalog.pg_roles a ON a.oid OPERATOR(pg_catalog.=) s.setrole
     JOIN pg_catalog.pg_database d ON d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
-    CROSS JOIN LATERAL (
-      SELECT pg_catalog.split_part(o, '=', 1) AS name,
-             pg_catalog.substr(o, pg_catalog.strpos(o, '=') OPERATOR(pg_catalog.+) 1) AS value
-      FROM pg_catalog.unnest(s.setconfig) o) c
+    CROSS JOIN LATERAL pg_catalog.pg_options_to_table(s.setconfig) c (name, value)
     WHERE s.setdatabase OPERATOR(pg_catalog.=) ANY (ARRAY[0::pg_catalog.oid, d.oid])
       AND (c.name OPERATOR(pg_catalog.=) 'enable_indexscan'
         OR pg_catalog.starts_with(c.name, 'hnsw.') OR pg_catalog.starts_with(c.name, 'ivfflat.'))),

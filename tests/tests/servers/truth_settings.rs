@@ -61,6 +61,14 @@ fn settings_of_the_caller(witness: &mut Witness) {
     let settings = "SELECT DISTINCT settings FROM fleet.recall_results";
     assert!(session.value(settings).contains("hnsw.ef_search=40 "), "{}", session.value(settings));
     witness.coordinator.run("ALTER ROLE postgres RESET hnsw.ef_search");
+    // However it is typed, it is the same.
+    for worker in &witness.workers {
+        worker.shard_session().run(
+            "SET citus.enable_ddl_propagation = off; ALTER DATABASE postgres SET hnsw.iterative_scan = 'Off'",
+        );
+    }
+    witness.is_silent("guc_drift");
+    assert_eq!(witness.diagnoses("recall_unknown").len(), 0);
 }
 
 fn index_scans(witness: &mut Witness) {
