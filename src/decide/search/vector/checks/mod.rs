@@ -85,7 +85,7 @@ pub const INDICATORS: [(&str, &str); 7] = [
     ("indexes", "Every vector column that needs an index has a valid one, as it was declared."),
     ("builds", "Index builds and rebuilds fit into the memory and the disks of their nodes."),
     ("upkeep", "Indexes and statistics are as good as their last build."),
-    ("recall", "Searches find what they should, as measured lately."),
+    ("recall", "No recall that was measured is too low, and none that has to be known is unknown."),
     ("distribution", "Rows and indexes are spread evenly, and nothing is under way between nodes."),
 ];
 
